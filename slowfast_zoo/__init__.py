@@ -1,0 +1,59 @@
+"""SlowFast networks for video recognition: a model zoo for PyTorch.
+
+    >>> import slowfast_zoo as sfz
+    >>> model = sfz.create_model("slowfast_tiny_4x8.motion", pretrained=True)
+
+The networks are those of Feichtenhofer, Fan, Malik and He, "SlowFast Networks for Video Recognition", ICCV 2019.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._torchvision import check_torchvision
+from .errors import MissingDependencyError, SlowFastZooError, VideoDecodeError, WeightsError
+from .factory import create_model, create_transform, list_models, load_checkpoint
+from .models import NonLocalConfig
+
+if TYPE_CHECKING:
+    from .inference.classifier import Prediction, VideoClassifier
+    from .timm_registry import register_with_timm
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MissingDependencyError",
+    "NonLocalConfig",
+    "Prediction",
+    "SlowFastZooError",
+    "VideoClassifier",
+    "VideoDecodeError",
+    "WeightsError",
+    "create_model",
+    "create_transform",
+    "list_models",
+    "load_checkpoint",
+    "register_with_timm",
+]
+
+# Imported on first use: they are only needed once a network exists.
+_LAZY = {
+    "Prediction": ".inference.classifier",
+    "VideoClassifier": ".inference.classifier",
+    "register_with_timm": ".timm_registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+check_torchvision()

@@ -1,0 +1,34 @@
+"""The library's own exceptions. All share :class:`SlowFastZooError`, so one ``except`` catches them."""
+
+from __future__ import annotations
+
+import os
+
+
+class SlowFastZooError(Exception):
+    """Base of every exception that only this library raises."""
+
+
+class VideoDecodeError(SlowFastZooError):
+    """A video could not be read.
+
+    Attributes:
+        path: the video as the caller named it.
+        reason: what went wrong, in one sentence.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(self.path, reason)
+
+    def __str__(self) -> str:
+        return f"cannot decode video {self.path!r}: {self.reason}"
+
+
+class WeightsError(SlowFastZooError):
+    """Weights could not be found, verified or fitted to the network."""
+
+
+class MissingDependencyError(SlowFastZooError, ImportError):
+    """An optional package is absent or broken; the message says how to install it."""

@@ -1,0 +1,29 @@
+"""The parts that networks are assembled from. Nothing here knows configurations, files or the network."""
+
+from .conv import ConvNorm
+from .fast_input import FAST_INPUTS, FastInput, fast_input_channels, weaken
+from .head import ClassifierHead
+from .lateral import Bidirectional, LateralConnection, TimeStridedConv, TimeStridedSample, TimeToChannel
+from .non_local import INSTANTIATIONS, Instantiation, NonLocal
+from .residual import Bottleneck, Stage
+from .stem import Stem
+
+__all__ = [
+    "FAST_INPUTS",
+    "INSTANTIATIONS",
+    "Bidirectional",
+    "Bottleneck",
+    "ClassifierHead",
+    "ConvNorm",
+    "FastInput",
+    "Instantiation",
+    "LateralConnection",
+    "NonLocal",
+    "Stage",
+    "Stem",
+    "TimeStridedConv",
+    "TimeStridedSample",
+    "TimeToChannel",
+    "fast_input_channels",
+    "weaken",
+]

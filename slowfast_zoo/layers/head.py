@@ -1,0 +1,54 @@
+"""The classifier head: average pooling, concatenation, dropout, fully connected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ClassifierHead(nn.Module):
+    """Global average pool of each pathway, concatenate, fully connected (Table 1), dropout before the last.
+
+    With ``window`` the average is over every window x window region of the res5 map at stride 1, which is how the
+    PySlowFast and PyTorchVideo heads see a map larger than the one they were trained on. Then there is one prediction a
+    position, and :meth:`positions` gives them. A map smaller than the window is averaged whole.
+
+    Args:
+        in_features: channels of all pathways together.
+        num_classes: outputs of the classifier; 0 leaves it out.
+        drop_rate: dropout probability.
+        window: side of the averaged region, in positions of the map; None is the whole map.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, drop_rate: float, window: int | None) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.window = window
+        self.dropout = nn.Dropout(drop_rate)
+        self.fc: nn.Module = nn.Linear(in_features, num_classes) if num_classes else nn.Identity()
+
+    def pool(self, maps: Sequence[Tensor]) -> Tensor:
+        """One (B, C_p, T_p, H, W) map a pathway -> (B, P, sum of C_p), with P window positions."""
+        return torch.cat([self._pool_one(x) for x in maps], dim=-1)
+
+    def _pool_one(self, x: Tensor) -> Tensor:
+        if self.window is None:
+            return x.mean(dim=(2, 3, 4)).unsqueeze(1)
+        plane = x.mean(dim=2)  # (B, C, H, W)
+        window = (min(self.window, plane.shape[-2]), min(self.window, plane.shape[-1]))
+        return F.avg_pool2d(plane, window, stride=1).flatten(2).transpose(1, 2)
+
+    def positions(self, maps: Sequence[Tensor]) -> Tensor:
+        """Logits of each window position: (B, P, num_classes)."""
+        return self.fc(self.dropout(self.pool(maps)))  # type: ignore[no-any-return]
+
+    def forward(self, maps: Sequence[Tensor], pre_logits: bool = False) -> Tensor:
+        """Logits averaged over the positions (B, num_classes), or with ``pre_logits`` what the classifier is given.
+
+        The classifier is linear, so averaging its input is averaging its output.
+        """
+        pooled = self.pool(maps).mean(dim=1)  # (B, in_features)
+        return pooled if pre_logits else self.fc(self.dropout(pooled))

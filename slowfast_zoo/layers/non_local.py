@@ -1,0 +1,73 @@
+"""Non-local blocks (Wang, Girshick, Gupta and He, "Non-local Neural Networks", CVPR 2018)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
+INSTANTIATIONS: tuple[str, ...] = get_args(Instantiation)
+
+
+class NonLocal(nn.Module):
+    """x + norm(out(y)), where y_i is the mean of g(x_j) over all positions j, weighted by f(x_i, x_j).
+
+    The pairwise function f is one of that paper's four (its section 3.2), theta and phi being 1 x 1 x 1 convolutions:
+
+    - ``gaussian``: softmax over j of x_i . x_j
+    - ``embedded_gaussian``: softmax over j of theta(x_i) . phi(x_j) / sqrt(inner channels); the scale is upstream's
+    - ``dot_product``: theta(x_i) . phi(x_j) / N, with N positions
+    - ``concatenation``: ReLU(w . [theta(x_i), phi(x_j)]) / N
+
+    Shape (B, C, T, H, W) is kept. The batch norm's gamma starts at zero, so a new block is the identity.
+
+    Args:
+        channels: C.
+        instantiation: the pairwise function.
+        pool: (T, H, W) max pooling of x before phi and g: fewer keys, at the same queries. (1, 1, 1) is none.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        instantiation: Instantiation = "embedded_gaussian",
+        pool: tuple[int, int, int] = (1, 2, 2),
+    ) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.instantiation = instantiation
+        self.scale = inner**-0.5
+        self.pool = nn.MaxPool3d(pool, pool) if max(pool) > 1 else nn.Identity()
+        self.g = nn.Conv3d(channels, inner, 1)
+        if instantiation != "gaussian":
+            self.theta = nn.Conv3d(channels, inner, 1)
+            self.phi = nn.Conv3d(channels, inner, 1)
+        if instantiation == "concatenation":
+            # w . [theta, phi] is a sum of two dot products, so no pair is ever concatenated in memory.
+            self.w_theta = nn.Conv3d(inner, 1, 1, bias=False)
+            self.w_phi = nn.Conv3d(inner, 1, 1, bias=False)
+        self.out = nn.Conv3d(inner, channels, 1)
+        self.norm = nn.BatchNorm3d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        keys = self.pool(x)
+        weights = self._weights(x, keys)  # (B, N, M): N queries, M keys
+        values = self.g(keys).flatten(2)  # (B, inner, M)
+        y = torch.matmul(values, weights.transpose(1, 2))  # (B, inner, N)
+        y = y.reshape(*y.shape[:2], *x.shape[2:])  # (B, inner, T, H, W)
+        return x + self.norm(self.out(y))  # type: ignore[no-any-return]
+
+    def _weights(self, x: Tensor, keys: Tensor) -> Tensor:
+        if self.instantiation == "gaussian":
+            return torch.matmul(x.flatten(2).transpose(1, 2), keys.flatten(2)).softmax(dim=-1)
+        theta: Tensor = self.theta(x)
+        phi: Tensor = self.phi(keys)
+        if self.instantiation == "concatenation":
+            sums: Tensor = self.w_theta(theta).flatten(2).transpose(1, 2) + self.w_phi(phi).flatten(2)  # (B, N, M)
+            return sums.relu() / sums.shape[2]
+        pairs: Tensor = torch.matmul(theta.flatten(2).transpose(1, 2), phi.flatten(2))
+        if self.instantiation == "dot_product":
+            return pairs / pairs.shape[2]
+        return torch.softmax(pairs * self.scale, dim=-1)

@@ -1,0 +1,21 @@
+"""The networks, their configurations and their names."""
+
+from .architectures import ARCHITECTURES, build
+from .config import NetworkConfig, NonLocalConfig, ResNet3DConfig, SlowFastConfig, config_from_dict
+from .network import FeatureNetwork, VideoNetwork
+from .resnet3d import ResNet3D
+from .slowfast import SlowFast
+
+__all__ = [
+    "ARCHITECTURES",
+    "FeatureNetwork",
+    "NetworkConfig",
+    "NonLocalConfig",
+    "ResNet3D",
+    "ResNet3DConfig",
+    "SlowFast",
+    "SlowFastConfig",
+    "VideoNetwork",
+    "build",
+    "config_from_dict",
+]

@@ -1,0 +1,269 @@
+"""What the networks share: checked input, the head, timm's vocabulary, initialisation."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_zoo.layers import Bottleneck, ClassifierHead, NonLocal, Stage
+
+from .config import FEATURE_NAMES, NetworkConfig
+
+MIN_SIDE = 32  # five halvings leave one position
+
+Config = TypeVar("Config", bound=NetworkConfig)
+Clip = Tensor | Sequence[Tensor]
+Maps = tuple[Tensor, ...]  # one feature map a pathway
+
+
+class VideoNetwork(nn.Module, Generic[Config]):
+    """Base of the networks: a clip goes in, logits come out, in training and in evaluation.
+
+    Attributes:
+        config: the frozen configuration that the network was built from.
+        head: the classifier head.
+        num_classes: outputs of the classifier, 0 if there is none.
+        num_features: length of the pooled vector that the classifier sees.
+        feature_info: for each of stem (conv1 and pool1) and res2 to res5, a mapping from pathway to a record of its
+            feature map: ``name``, ``num_chs`` (channels), ``reduction`` (spatial, of the clip's side) and
+            ``temporal_reduction`` (of the clip's frames), ``module`` (the submodule that makes it).
+        pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``.
+    """
+
+    head: ClassifierHead
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_info: list[dict[str, dict[str, Any]]] = []
+        self.pretrained_cfg: dict[str, Any] = {}
+
+    # -- for the subclasses ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def forward_intermediates(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
+        """Feature maps after the stages ``out_indices`` (0 is the stem, 1 to 4 are res2 to res5), as the stage leaves
+        them, before any lateral connection. Later stages are not computed."""
+
+    # -- timm's vocabulary -------------------------------------------------------------------------------------------
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """timm's older name for :attr:`pretrained_cfg`."""
+        return self.pretrained_cfg
+
+    @property
+    def num_classes(self) -> int:
+        return self.config.num_classes
+
+    @property
+    def num_features(self) -> int:
+        return self.head.in_features
+
+    @property
+    def head_hidden_size(self) -> int:
+        return self.head.in_features
+
+    def forward_features(self, clip: Clip) -> Tensor | Maps:
+        """The res5 map of each pathway, before pooling.
+
+        Args:
+            clip: as :meth:`forward` takes it.
+
+        Returns:
+            For a SlowFast network the pair of Slow (B, 32 width, T, H / 32, W / 32) and Fast (B, 32 beta width, alpha
+            T, H / 32, W / 32); for a network of one pathway its one map.
+        """
+        maps = self.forward_intermediates(clip, (len(FEATURE_NAMES) - 1,))[0]
+        return maps if len(maps) > 1 else maps[0]
+
+    def forward_head(self, features: Tensor | Sequence[Tensor], pre_logits: bool = False) -> Tensor:
+        """Logits (B, num_classes) from what :meth:`forward_features` gave.
+
+        Args:
+            features: the map or the maps.
+            pre_logits: give the pooled vector (B, num_features) instead, which is before dropout and classifier.
+        """
+        return self.head(_as_maps(features), pre_logits=pre_logits)  # type: ignore[no-any-return]
+
+    def forward(self, clip: Clip) -> Tensor:
+        """Logits of clips, one row a clip, in training and in evaluation alike.
+
+        Args:
+            clip: (B, in_chans, alpha T, H, W), normalised RGB frames in floating point, of any batch size, any H and W
+                from 32, and any number of frames that is a multiple of alpha; ``str(model.config)`` says what the
+                weights were made for. A SlowFast network also takes the pair (slow, fast) with T and alpha T frames.
+
+        Returns:
+            (B, num_classes); without a classifier (num_classes=0) the pooled vector (B, num_features).
+
+        Raises:
+            TypeError: not a floating-point tensor, or not of the network's dtype.
+            ValueError: a shape that does not fit.
+        """
+        return self.forward_head(self.forward_features(clip))
+
+    def probabilities(self, clip: Clip) -> Tensor:
+        """Class probabilities (B, num_classes), as the weights' own project computes them at test time.
+
+        Softmax, or sigmoid where a clip has several labels; with several window positions (``head_window``) it comes
+        first and the average over positions after, or the other way round (``head_average``).
+        """
+        maps = _as_maps(self.forward_features(clip))
+        logits = self.head.positions(maps)  # (B, P, num_classes)
+        if self.config.head_average == "logits":
+            logits = logits.mean(dim=1, keepdim=True)
+        scores = logits.softmax(dim=-1) if self.config.head_activation == "softmax" else logits.sigmoid()
+        return scores.mean(dim=1)
+
+    def get_classifier(self) -> nn.Module:
+        """The fully connected layer, or an ``nn.Identity`` where there is none."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the classifier by a freshly initialised one; 0 leaves it out.
+
+        Raises:
+            ValueError: not a non-negative integer.
+        """
+        self.config = self.config.replace(num_classes=num_classes)
+        old = next(self.parameters())
+        fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        _init_weights(fc)
+        self.head.fc = fc.to(device=old.device, dtype=old.dtype)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each residual block in the backward pass instead of keeping its activations.
+
+        Gradients and running statistics are those of ordinary training (under ``torch.compile`` the running statistics
+        count each batch twice).
+        """
+        for module in self.modules():
+            if isinstance(module, Stage):
+                module.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's description of layer groups, for layer-wise learning rates: stem, then stages, or their blocks."""
+        blocks = r"(?:^|\.)res(\d)" if coarse else r"(?:^|\.)res(\d)\.blocks\.(\d+)"
+        return {"stem": r"(?:^|\.)stem|^lateral\.pool1", "blocks": [(blocks, None), (r"^lateral|\.non_local", (99,))]}
+
+    # -- input -------------------------------------------------------------------------------------------------------
+
+    def _check_frames(self, x: Any, what: str, channels: int, multiple: int) -> Tensor:
+        """One tensor of frames, checked in words.
+
+        An exported program is exempt: there the checks would turn into constraints on its dynamic sizes.
+        """
+        if torch.compiler.is_exporting():
+            return x  # type: ignore[no-any-return]
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{what} is a torch.Tensor, not {type(x).__name__}. {self.config}")
+        if not x.is_floating_point():
+            raise TypeError(
+                f"{what} holds normalised floating-point frames, not {x.dtype}. create_transform(model) makes them "
+                "from uint8 frames."
+            )
+        parameter = next(self.parameters())
+        if x.dtype != parameter.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"{what} is {x.dtype} but the network is {parameter.dtype}: convert one of them, as in "
+                f"{what}.to({parameter.dtype}), or run under torch.autocast"
+            )
+        if x.device != parameter.device:
+            raise ValueError(f"{what} is on {x.device} but the network is on {parameter.device}: move one of them")
+        shape = tuple(x.shape)
+        if x.ndim != 5:
+            raise ValueError(
+                f"{what} is 5-dimensional, (B, {channels}, frames, H, W), not {x.ndim}-dimensional: {shape}. "
+                + ("A single clip needs a batch dimension: clip[None]. " if x.ndim == 4 else "")
+                + str(self.config)
+            )
+        if shape[1] != channels:
+            raise ValueError(f"{what} has {channels} channels in dimension 1, not {shape[1]}: {shape}. {self.config}")
+        if shape[2] < multiple or shape[2] % multiple:
+            raise ValueError(
+                f"{what} has {shape[2]} frames, but their number must be a multiple of {multiple}. {self.config}"
+            )
+        if shape[3] < MIN_SIDE or shape[4] < MIN_SIDE:
+            raise ValueError(
+                f"{what} is {shape[3]} x {shape[4]} pixels; both sides must be at least {MIN_SIDE}. {self.config}"
+            )
+        return x
+
+
+class FeatureNetwork(nn.Module):
+    """A network without its head that returns feature maps: what ``create_model(..., features_only=True)`` gives.
+
+    ``forward(clip)`` returns a list with one entry a stage of ``out_indices``: for a SlowFast network the pair (Slow
+    map, Fast map), for a network of one pathway its map. Maps are the stages' outputs, before any lateral connection.
+
+    Attributes:
+        feature_info: the records of those stages, as in :attr:`VideoNetwork.feature_info`.
+        out_indices: the stages, 0 (stem) to 4 (res5).
+    """
+
+    def __init__(self, network: VideoNetwork[Any], out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        count = len(FEATURE_NAMES)
+        given = tuple(range(count)) if out_indices is None else tuple(out_indices)
+        if not given or any(isinstance(i, bool) or not isinstance(i, int) or not -count <= i < count for i in given):
+            raise ValueError(
+                f"out_indices holds integers from 0 ({FEATURE_NAMES[0]}) to {count - 1} ({FEATURE_NAMES[-1]}), "
+                f"not {out_indices!r}"
+            )
+        self.out_indices = tuple(i % count for i in given)
+        self.network = network
+        self.config = network.config
+        self.pretrained_cfg = network.pretrained_cfg
+        self.feature_info = [network.feature_info[i] for i in self.out_indices]
+        network.head = ClassifierHead(network.num_features, 0, 0.0, None)
+        for info in [i for stage in network.feature_info[max(self.out_indices) + 1 :] for i in stage.values()]:
+            network.set_submodule(info["module"], nn.Identity())
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """See :meth:`VideoNetwork.set_grad_checkpointing`."""
+        self.network.set_grad_checkpointing(enable)
+
+    def forward(self, clip: Clip) -> list[Tensor | Maps]:
+        maps = self.network.forward_intermediates(clip, self.out_indices)
+        return [m if len(m) > 1 else m[0] for m in maps]
+
+
+def keep_channels_last(x: Tensor, source: Tensor) -> Tensor:
+    """x in channels-last memory if ``source`` is; some backends answer a channels-last input otherwise."""
+    if source.is_contiguous(memory_format=torch.channels_last_3d) and not source.is_contiguous():
+        return x.contiguous(memory_format=torch.channels_last_3d)
+    return x
+
+
+def _as_maps(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return (features,) if isinstance(features, Tensor) else features
+
+
+def init_weights(network: nn.Module) -> None:
+    """Initialises a whole network as the paper's recipe does (its appendix, and the sources that it names).
+
+    Convolutions as He et al. (fan-out), batch norms to one and zero, the gamma of each residual block's last batch norm
+    and of each non-local block to zero (Goyal et al., "Accurate, Large Minibatch SGD"), the classifier N(0, 0.01).
+    """
+    for module in network.modules():
+        _init_weights(module)
+    for module in network.modules():
+        if isinstance(module, Bottleneck):
+            nn.init.zeros_(module.conv3.norm.weight)  # type: ignore[arg-type]
+        elif isinstance(module, NonLocal):
+            nn.init.zeros_(module.norm.weight)
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)

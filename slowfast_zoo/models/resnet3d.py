@@ -1,0 +1,61 @@
+"""Networks of one pathway: Slow-only, Fast-only, and the 3D ResNet baselines C2D and I3D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from slowfast_zoo.layers import ClassifierHead
+
+from .config import FEATURE_NAMES, ResNet3DConfig
+from .network import Clip, Maps, VideoNetwork, init_weights, keep_channels_last
+from .pathway import Pathway
+
+
+class ResNet3D(VideoNetwork[ResNet3DConfig]):
+    """conv1 and pool1, res2 to res5, and the head: a Pathway that stands alone.
+
+    Slow-only and Fast-only networks are the columns of the paper's Table 1 (Table 5a compares them); C2D and I3D are
+    the baselines of "Non-local Neural Networks" (Table 1 there) that the paper's Table 6 trains, with frames halved
+    after res2.
+
+    Attributes:
+        pathway: the layers stem and res2 to res5.
+        temporal_pool: the pooling after res2, or the identity.
+        head: the classifier head.
+    """
+
+    def __init__(self, config: ResNet3DConfig) -> None:
+        super().__init__(config)
+        self.pathway = Pathway(
+            config.in_chans,
+            config.fast_channels,
+            config.depths,
+            config.temporal_kernels,
+            (0, 0, 0, 0),
+            config.non_local.blocks if config.non_local else (),
+            config,
+            config.pool1_padding,
+        )
+        self.temporal_pool = nn.MaxPool3d((2, 1, 1)) if config.temporal_pool else nn.Identity()
+        features = self.pathway.out_channels[-1]
+        self.head = ClassifierHead(features, config.num_classes, config.drop_rate, config.head_window)
+        # The pooling belongs to the input of res3: the map of res2 still has all frames.
+        reductions = (1, 1, 2, 2, 2) if config.temporal_pool else (1, 1, 1, 1, 1)
+        self.feature_info = [
+            {"pathway": self.pathway.feature_info(i, "pathway.", temporal_reduction=reductions[i])}
+            for i in range(len(FEATURE_NAMES))
+        ]
+        init_weights(self)
+
+    def forward_intermediates(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
+        x = frames = self._check_frames(clip, "clip", self.config.in_chans, 2 if self.config.temporal_pool else 1)
+        maps: dict[int, Maps] = {}
+        for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):
+            x = keep_channels_last(getattr(self.pathway, stage)(x), frames)
+            if i in out_indices:
+                maps[i] = (x,)
+            if stage == "res2":
+                x = self.temporal_pool(x)
+        return [maps[i] for i in out_indices]
