@@ -1,9 +1,9 @@
 """Guards against a torchvision that cannot work beside the installed torch.
 
-torchvision's compiled operators are built for one torch. Beside another (most often: torch without CUDA from one package
-index, torchvision with CUDA from another) ``import torchvision`` dies with "operator torchvision::nms does not exist", and
-``import timm`` with it. The networks need neither, so this library looks once, without importing either, and warns; the
-parts that do need them fail with the same words.
+torchvision's compiled operators are built for one torch. Beside another (most often: torch without CUDA from one
+package index, torchvision with CUDA from another) ``import torchvision`` dies with "operator torchvision::nms does not
+exist", and ``import timm`` with it. The networks need neither, so this library looks once, without importing either,
+and warns; the parts that do need them fail with the same words.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _TORCH_REQUIREMENT = re.compile(r"torch\s*\(?\s*(==|>=)\s*(\d+)\.(\d+)")
 def check_torchvision() -> None:
     """Warn once, with the fix, if the installed torchvision cannot work beside this torch.
 
-    Meant for import time: takes a few milliseconds and imports neither torchvision nor timm. An absent torchvision is no
-    reason to warn.
+    Meant for import time: takes a few milliseconds and imports neither torchvision nor timm. An absent torchvision is
+    no reason to warn.
     """
     if reason := _defect():
         warnings.warn(_message(reason), RuntimeWarning, stacklevel=3)  # 3: the line that imports slowfast_zoo
@@ -118,7 +118,7 @@ def _message(reason: str) -> str:
         version = "(of unknown version)"
     return (
         f"torchvision {version} does not work beside torch {torch.__version__}: {reason}. The networks of slowfast_zoo "
-        f"do not need it, but whatever uses torchvision or timm will fail. {_fix('--force-reinstall torch torchvision')}"
+        f"work without it, whatever uses torchvision or timm fails. {_fix('--force-reinstall torch torchvision')}"
     )
 
 

@@ -43,14 +43,15 @@ def register_with_timm() -> list[str]:
     new = [name for name in names if not is_model(name)]
 
     fields = {field.name for field in dataclasses.fields(PretrainedCfg)}
-    cfgs = {}
+    cfgs: dict[str, dict[str, Any] | PretrainedCfg] = {}
     for architecture in new:
-        config = ARCHITECTURES[architecture]
-        for record in [r for r in records().values() if r.architecture == architecture] or [None]:
-            cfg = _pretrained_cfg(architecture, record, config.replace(**(record.overrides if record else {})), True)
+        tagged = [record for record in records().values() if record.architecture == architecture]
+        for record in tagged or (None,):
+            config = ARCHITECTURES[architecture].replace(**(record.overrides if record else {}))
+            cfg = _pretrained_cfg(architecture, record, config, True)
             known = {key: value for key, value in cfg.items() if key in fields}
-            # A star marks the default for timm. The file is named for information; create_model finds and verifies it.
-            key = f"{record.name}*" if record and record.default else record.name if record else architecture
+            # A star marks timm's default. The file is there for information: create_model finds and verifies it.
+            key = f"{record.name}{'*' * record.default}" if record else architecture
             cfgs[key] = PretrainedCfg(**known, file=record.file if record else None)
     default_cfgs.update(generate_default_cfgs(cfgs))
     for architecture in new:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
@@ -39,7 +40,7 @@ class NonLocal(nn.Module):
         inner = max(channels // 2, 1)
         self.instantiation = instantiation
         self.scale = inner**-0.5
-        self.pool = nn.MaxPool3d(pool, pool) if max(pool) > 1 else nn.Identity()
+        self.pool = pool
         self.g = nn.Conv3d(channels, inner, 1)
         if instantiation != "gaussian":
             self.theta = nn.Conv3d(channels, inner, 1)
@@ -52,12 +53,17 @@ class NonLocal(nn.Module):
         self.norm = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        keys = self.pool(x)
+        keys = self._pool(x)
         weights = self._weights(x, keys)  # (B, N, M): N queries, M keys
         values = self.g(keys).flatten(2)  # (B, inner, M)
         y = torch.matmul(values, weights.transpose(1, 2))  # (B, inner, N)
         y = y.reshape(*y.shape[:2], *x.shape[2:])  # (B, inner, T, H, W)
         return x + self.norm(self.out(y))  # type: ignore[no-any-return]
+
+    def _pool(self, x: Tensor) -> Tensor:
+        # An axis shorter than its pooling window, as in a small clip, is pooled whole.
+        pool = [min(p, size) for p, size in zip(self.pool, x.shape[2:], strict=True)]
+        return F.max_pool3d(x, pool, pool) if max(self.pool) > 1 else x
 
     def _weights(self, x: Tensor, keys: Tensor) -> Tensor:
         if self.instantiation == "gaussian":

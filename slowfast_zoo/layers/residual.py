@@ -108,12 +108,16 @@ class Stage(nn.Module):
 
 @contextmanager
 def _frozen_running_statistics(block: nn.Module) -> Iterator[None]:
-    """Keeps a checkpointed block's recomputation from counting its batch twice in the running statistics."""
+    """Keeps a checkpointed block's recomputation from counting its batch twice in the running statistics.
+
+    With momentum 0 the same kernels run, and save the same tensors, but leave the statistics as they are.
+    """
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm3d) and m.training and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
