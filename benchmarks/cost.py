@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds of one clip and parameters, counted on the meta device, so in no time or memory."""
+"""What a network costs: multiply-adds of one clip, and parameters, counted on the meta device, in no time or memory."""
 
 from __future__ import annotations
 

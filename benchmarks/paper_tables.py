@@ -66,9 +66,9 @@ def matches_parameters(published: str, measured: int) -> bool:
 
 NOTES = {
     1: (
-        "R-101 has temporal kernels in the first 6 of res4's 23 blocks, in both pathways and alone; this is also what FAIR's "
-        "published models named `R101_50_50` have. With temporal kernels in all 23, as in other published models, 8 × 8 costs "
-        "{r101all:.2f} GFLOPs: that network is `slowfast_r101all_8x8`."
+        "R-101 has temporal kernels in the first 6 of res4's 23 blocks, in both pathways and alone; this is also what "
+        "FAIR's published models named `R101_50_50` have. With temporal kernels in all 23, as in other published models, "
+        "8 × 8 costs {r101all:.2f} GFLOPs: that network is `slowfast_r101all_8x8`."
     ),
     2: (
         "One non-local block (dot product) follows each of blocks 6, 13 and 20 of res4 in the Slow pathway, with keys "
@@ -76,22 +76,25 @@ NOTES = {
     ),
     3: (
         "With temporal kernels alternating between 3 and 1 in res3 to res5, as in I3D networks. With 3 in every block, as "
-        "Table 1 has it and as every SlowFast row needs it (the row without lateral connections is the sum of both pathways: "
-        "{slow:.2f} + {fast:.2f}), the Fast pathway alone costs {fast:.2f} GFLOPs: that is `fast_r50_4x16`."
+        "Table 1 has it and as every SlowFast row needs it (the row without lateral connections is the sum of both "
+        "pathways: {slow:.2f} + {fast:.2f}), the Fast pathway alone costs {fast:.2f} GFLOPs: that is `fast_r50_4x16`."
     ),
     4: (
-        "With kernel 7 in the lateral convolutions; the default row has 5. Layers whose βC is not whole are rounded up. All "
-        "five rows agree in this reading."
+        "With kernel 7 in the lateral convolutions; the default row has 5. Layers whose βC is not whole are rounded up. "
+        "All five rows agree in this reading."
     ),
     5: (
         "With kernel 7 in the lateral convolutions, and βC instead of 2βC outputs there: the Slow pathway then gets as many "
         "channels as in the default row. The lateral connections enlarge the Fast map to the Slow one's size after the "
         "convolution, by nearest neighbours."
     ),
-    6: "The difference of gray frames. With kernel 7 in the lateral convolutions, as in note 4; with 5 it is {difference_5:.2f}.",
+    6: (
+        "The difference of gray frames. With kernel 7 in the lateral convolutions, as in note 4; with 5 it is "
+        "{difference_5:.2f}."
+    ),
     7: (
-        "The I3D network of the non-local paper, whose original code has no padding in pool1 (a 63 × 63 map). With padding, as "
-        "in FAIR's later code and in `i3d_r50_8x8`, it costs {i3d:.2f}."
+        "The I3D network of the non-local paper, whose original code has no padding in pool1 (a 63 × 63 map). With padding, "
+        "as in FAIR's later code and in `i3d_r50_8x8`, it costs {i3d:.2f}."
     ),
 }
 

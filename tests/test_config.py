@@ -120,10 +120,10 @@ def test_unknown_family() -> None:
     stride=st.sampled_from([1, 2]),
 )
 def test_any_configuration_runs(
-    alpha: int, rate: int, frames: int, inverse_beta: int, fusion: Any, lateral_kernel: int, ratio: int, fast_input: Any,
-    in_chans: int, dilation: int, stride: int,
+    alpha: int, rate: int, frames: int, inverse_beta: int, fusion: Any, lateral_kernel: int, ratio: int,
+    fast_input: Any, in_chans: int, dilation: int, stride: int,
 ) -> None:  # fmt: skip
-    """Whatever the configuration takes, the network builds and gives one row a clip; shapes only, on the meta device."""
+    """Whatever the configuration takes, the network gives one row a clip (shapes only, on the meta device)."""
     config = SlowFastConfig(
         frames=frames,
         stride=alpha * rate,

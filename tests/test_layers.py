@@ -29,7 +29,7 @@ def features() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_time_to_channel() -> None:
-    """{alpha T, S^2, beta C} is packed into {T, S^2, alpha beta C}: all alpha frames of a Slow frame in its channels."""
+    """{alpha T, S^2, beta C} is packed into {T, S^2, alpha beta C}: a Slow frame's alpha frames in its channels."""
     slow, fast = features()
     summed, same = TimeToChannel(BETA_C, ALPHA, add=True)(slow, fast)
     joined, _ = TimeToChannel(BETA_C, ALPHA, add=False)(slow, fast)

@@ -1,4 +1,4 @@
-"""The sweep: every registered architecture, narrow and on small clips, through everything a user may do with a network."""
+"""The sweep: every registered architecture, narrow and on small clips, through all that a user may do with it."""
 
 from __future__ import annotations
 

@@ -161,6 +161,14 @@ class NetworkConfig:
             f"crop {self.crop} x {self.crop}: (B, {self.in_chans}, {self.clip_frames}, {self.crop}, {self.crop})"
         )
 
+    def slow_indices(self, clip_frames: int | None = None) -> tuple[int, ...]:
+        """Which frames of a clip the Slow pathway takes; of a network of one pathway, all.
+
+        Args:
+            clip_frames: frames in the clip, a multiple of alpha; alpha x T if not given.
+        """
+        return tuple(range(clip_frames or self.clip_frames))
+
     # -- channels ----------------------------------------------------------------------------------------------------
 
     def fast_channels(self, slow_channels: int) -> int:
@@ -254,6 +262,13 @@ class SlowFastConfig(NetworkConfig):
         if self.non_local:
             _blocks_exist(self.non_local.blocks, depths[0], "non_local blocks")
             _blocks_exist(self.non_local.fast_blocks, depths[1], "non_local fast_blocks")
+
+    def slow_indices(self, clip_frames: int | None = None) -> tuple[int, ...]:
+        n = clip_frames or self.clip_frames
+        if self.slow_frames == "strided":
+            return tuple(range(0, n, self.alpha))
+        t = n // self.alpha
+        return tuple(k * (n - 1) // max(t - 1, 1) for k in range(t))  # linspace(0, n - 1, t), truncated
 
     def __str__(self) -> str:
         return (

@@ -98,7 +98,7 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
         return [maps[i] for i in out_indices]
 
     def pathway_inputs(self, clip: Clip) -> tuple[Tensor, Tensor]:
-        """What each pathway is given: the clip's frames by ``config.slow_frames``, or the pair as the caller made it.
+        """What each pathway is given: the clip's frames by ``config.slow_indices``, or the pair as the caller made it.
 
         Args:
             clip: (B, in_chans, alpha T, H, W), or the pair (slow, fast) with T and alpha T frames. A network on flow
@@ -135,16 +135,8 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
             )
         else:
             fast = self._check_frames(clip, "clip", channels, config.alpha)
-            slow = self._slow_frames(fast)
+            slow = torch.cat([fast[:, :, i : i + 1] for i in config.slow_indices(fast.shape[2])], dim=2)
         return slow, weaken(fast, config.fast_input)
-
-    def _slow_frames(self, clip: Tensor) -> Tensor:
-        if self.config.slow_frames == "strided":
-            return clip[:, :, :: self.config.alpha]
-        n = clip.shape[2]
-        t = n // self.config.alpha
-        indices = [k * (n - 1) // max(t - 1, 1) for k in range(t)]
-        return torch.cat([clip[:, :, i : i + 1] for i in indices], dim=2)
 
 
 def _lateral_connection(config: SlowFastConfig, channels: int) -> LateralConnection:
