@@ -78,7 +78,8 @@ def test_record_is_true(name: str) -> None:
     modules = dict(model.named_modules())
     cfg = model.pretrained_cfg
     first = cfg["first_conv"] if isinstance(cfg["first_conv"], tuple) else (cfg["first_conv"],)
-    assert all(modules[conv].weight.shape[1] == 3 for conv in first)
+    seen = [1 if "fast." in conv and model.config.fast_input == "time_difference" else 3 for conv in first]
+    assert [modules[conv].weight.shape[1] for conv in first] == seen
     assert modules[cfg["classifier"]] is model.get_classifier()
     assert model.get_classifier().weight.shape == (model.num_classes, model.num_features)
     assert cfg["architecture"] == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
 from .config import FAST_KERNELS, R101, NonLocalConfig, ResNet3DConfig, SlowFastConfig, TemporalKernels
 from .resnet3d import ResNet3D
@@ -31,9 +32,15 @@ _NL_R101 = NonLocalConfig(((), (), (6, 13, 20), ()), instantiation="dot_product"
 _NL_R50 = NonLocalConfig(((), (1, 3), (1, 3, 5), ()))
 _NL_SLOWFAST_R50 = NonLocalConfig(_NL_R50.blocks, instantiation="dot_product")
 
-# The small network of the bundled weights.
-_TINY = {"width": 16, "beta": 1 / 4, "frames": 4, "stride": 8, "crop": 112}
+# The small network of the bundled weights, which tell camera moves: all there is to see is what changes, so its Fast
+# pathway is wide and sees time difference.
+_TINY: dict[str, Any] = {"width": 12, "frames": 4, "stride": 8, "crop": 112}
 _TINY_DEPTHS = (1, 1, 1, 1)
+_slowfast_tiny = SlowFastConfig(
+    alpha=4, beta=1 / 2, depths=(_TINY_DEPTHS, _TINY_DEPTHS), fast_input="time_difference", **_TINY
+)
+_slow_tiny = ResNet3DConfig(depths=_TINY_DEPTHS, **_TINY)
+_fast_tiny = ResNet3DConfig(alpha=4, beta=1 / 2, depths=_TINY_DEPTHS, temporal_kernels=FAST_KERNELS, **_TINY)
 
 ARCHITECTURES: MappingProxyType[str, SlowFastConfig | ResNet3DConfig] = MappingProxyType(
     {
@@ -62,9 +69,9 @@ ARCHITECTURES: MappingProxyType[str, SlowFastConfig | ResNet3DConfig] = MappingP
         "i3d_r50_8x8": _i3d_r50,
         "i3d_r50_nl_8x8": _i3d_r50.replace(non_local=_NL_R50),
         # The bundled camera-motion classifier, and its pathways alone
-        "slowfast_tiny_4x8": SlowFastConfig(alpha=4, depths=(_TINY_DEPTHS, _TINY_DEPTHS), **_TINY),  # type: ignore[arg-type]
-        "slow_tiny_4x8": ResNet3DConfig(depths=_TINY_DEPTHS, **{**_TINY, "beta": 1.0}),  # type: ignore[arg-type]
-        "fast_tiny_4x8": ResNet3DConfig(alpha=4, depths=_TINY_DEPTHS, temporal_kernels=FAST_KERNELS, **_TINY),  # type: ignore[arg-type]
+        "slowfast_tiny_4x8": _slowfast_tiny,
+        "slow_tiny_4x8": _slow_tiny,
+        "fast_tiny_4x8": _fast_tiny,
     }
 )
 

@@ -1,0 +1,71 @@
+"""The command line, ``slowfast-zoo``. One module a group of commands, heavy imports inside what runs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from slowfast_zoo.errors import SlowFastZooError
+
+from . import models, predict
+
+_INTERRUPTED, _READER_GONE = 130, 141  # what shells report for SIGINT and SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but one line for a mistake instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: its words, without the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, or 2 after bad input, of which one line on stderr tells.
+    """
+    args = _parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader of a pipe has had enough, as in "| head"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _READER_GONE
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        except (SlowFastZooError, ValueError, OSError) as error:
+            print(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
+            return 2
+
+
+def in_one_line(error: Exception) -> str:
+    """What an exception says, without line breaks and error numbers."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return " ".join(str(error).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    from slowfast_zoo import __version__
+
+    parser = _Parser(prog="slowfast-zoo", description="SlowFast networks for video recognition.")
+    parser.add_argument("--version", action="version", version=f"slowfast-zoo {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    models.add_commands(commands)
+    predict.add_command(commands)
+    return parser
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"slowfast-zoo: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,125 @@
+"""``slowfast-zoo list`` and ``slowfast-zoo info``: which models there are, and what one is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Add both commands to argparse's subparsers."""
+    parser = commands.add_parser("list", help="list the models", description="List the models.")
+    parser.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="a part of the name, or a glob")
+    parser.add_argument("--pretrained", action="store_true", help="only sets of weights, NAME.TAG")
+    parser.add_argument("--json", action="store_true", help="a JSON array of names")
+    parser.set_defaults(run=run_list)
+
+    parser = commands.add_parser("info", help="describe a model", description="Describe a model, or a set of weights.")
+    parser.add_argument("model", metavar="MODEL", help="a name from slowfast-zoo list")
+    parser.add_argument("--json", action="store_true", help="a JSON object")
+    parser.set_defaults(run=run_info)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print the models, a line each."""
+    from slowfast_zoo.factory import list_models
+    from slowfast_zoo.models import ARCHITECTURES
+    from slowfast_zoo.weights import records
+
+    names = list_models(args.pattern, pretrained=args.pretrained)
+    if args.json:
+        print(json.dumps(names, indent=2))
+    elif not names:
+        kind = "set of weights" if args.pretrained else "model"
+        raise ValueError(f"no {kind} matches {args.pattern!r}; slowfast-zoo list shows all")
+    elif args.pretrained:
+        found = [records()[name] for name in names]
+        rows = [(r.name, r.dataset, _metric(r.metrics[0]) if r.metrics else "") for r in found]
+        _print_table([("name", "trained on", "result"), *rows])
+    else:
+        table = [("name", "clip at 30 fps", "crop", "weights")]
+        for name in names:
+            config = ARCHITECTURES[name]
+            clip = f"{config.clip_frames} frames, {config.clip_seconds():.2f} s"
+            tags = [full.partition(".")[2] for full in list_models(f"{name}.*", pretrained=True)]
+            table.append((name, clip, f"{config.crop} x {config.crop}", ", ".join(tags)))
+        _print_table(table)
+    return 0
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print one model's configuration, cost, preprocessing and weights."""
+    facts = describe(args.model)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    weights = facts["weights"]
+    rows = [
+        ("network", facts["summary"]),
+        ("parameters", f"{facts['parameters'] / 1e6:.2f} M"),
+        ("cost", f"{facts['multiply_adds'] / 1e9:.2f} G multiply-adds a view (what the paper calls FLOPs)"),
+        ("input", facts["preprocessing_summary"]),
+    ]
+    if facts["labels"]:
+        rows.append((f"{len(facts['labels'])} classes", ", ".join(facts["labels"])))
+    if weights:
+        rows += [
+            ("weights", f"{weights['dataset']}; {weights['origin']}"),
+            ("licence", weights["license"]),
+            ("file", f"{weights['bytes'] / 2**20:.2f} MiB, SHA-256 {weights['sha256']}"),
+            *(("measured" if "measured_by" in metric else "claimed", _metric(metric)) for metric in weights["metrics"]),
+        ]
+    else:
+        rows.append(("weights", ", ".join(facts["pretrained"]) or "none published here"))
+    print(facts["name"])
+    for title, text in rows:
+        print(textwrap.fill(text, 100, initial_indent=f"  {title:<12} ", subsequent_indent=" " * 15))
+    return 0
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What is known of a model, as plain values.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from slowfast_zoo.factory import create_model, create_transform, list_models
+    from slowfast_zoo.video import load_labels
+    from slowfast_zoo.weights import records
+
+    with torch.device("meta"):  # shapes only: nothing is allocated or computed
+        model: Any = create_model(name).eval()
+        config, preprocessing = model.config, model.pretrained_cfg
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, config.in_chans, config.clip_frames, config.crop, config.crop))
+    record = records().get(name)
+    labels = preprocessing["labels"]
+    return {
+        "name": name,
+        "summary": str(config),
+        "config": config.to_dict(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": counter.get_total_flops() // 2,
+        "preprocessing": {key: preprocessing[key] for key in ("mean", "std", "scale", "crop", "channel_order")},
+        "preprocessing_summary": str(create_transform(name)),
+        "labels": list(load_labels(labels)) if labels else [],
+        "pretrained": list_models(f"{model.pretrained_cfg['architecture']}.*", pretrained=True),
+        "weights": record.to_dict() if record else None,
+    }
+
+
+def _metric(metric: Any) -> str:
+    return f"{metric['name']} {metric['value']} ({metric['protocol']})"
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell; the first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

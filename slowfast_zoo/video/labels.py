@@ -1,0 +1,27 @@
+"""Class names and the sample clip that come with the package."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def load_labels(name: str) -> tuple[str, ...]:
+    """The class names of a dataset, in the order of a model's outputs.
+
+    Args:
+        name: name of a label list, as in a weights record (``model.pretrained_cfg["labels"]``), for example "motion".
+
+    Raises:
+        ValueError: there is no list of that name.
+    """
+    folder = files("slowfast_zoo.video") / "labels"
+    lists = {file.name.removesuffix(".txt"): file for file in folder.iterdir() if file.name.endswith(".txt")}
+    if name not in lists:
+        raise ValueError(f"there are no labels named {name!r}, only {', '.join(sorted(lists)) or 'none at all'}")
+    return tuple(lists[name].read_text(encoding="utf-8").splitlines())
+
+
+def sample_clip() -> Path:
+    """A short video of several camera moves, one after another, to try things on."""
+    return Path(str(files("slowfast_zoo.video") / "samples" / "camera_moves.mp4"))

@@ -1,0 +1,101 @@
+"""Writing video files: what is read back, what is refused, and that nothing half-written stays."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from slowfast_zoo.video.encode import write_video
+
+
+def moving_square(frames: int = 8, height: int = 48, width: int = 64) -> np.ndarray:
+    film = np.full((frames, height, width, 3), 60, dtype=np.uint8)
+    for i in range(frames):
+        film[i, 16:32, 4 * i : 4 * i + 16] = (200, 40, 90)
+    return film
+
+
+def read_back(path: Path) -> tuple[np.ndarray, Fraction]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        rate = stream.average_rate
+        assert rate is not None
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)]), rate
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_frames_come_back(tmp_path: Path, suffix: str) -> None:
+    film = moving_square()
+    write_video(tmp_path / f"clip{suffix}", film, 30, crf=5)
+    read, rate = read_back(tmp_path / f"clip{suffix}")
+    assert read.shape == film.shape and rate == 30
+    assert np.abs(read.astype(int) - film).mean() < 4  # colours are kept at half the resolution
+
+
+@pytest.mark.parametrize("fps", [24, 25.0, 30000 / 1001, Fraction(24000, 1001), 59.94, 12.5])
+def test_fractional_rates(tmp_path: Path, fps: float) -> None:
+    write_video(tmp_path / "clip.mp4", moving_square(20), fps)
+    read, rate = read_back(tmp_path / "clip.mp4")
+    assert len(read) == 20
+    assert float(rate) == pytest.approx(float(fps), rel=1e-4)
+
+
+def test_one_frame(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", moving_square(1), 30)
+    assert len(read_back(tmp_path / "clip.mp4")[0]) == 1
+
+
+def test_quality_and_repeatability(tmp_path: Path) -> None:
+    film = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
+    for name, crf in (("good", 10), ("bad", 45), ("again", 45)):
+        write_video(tmp_path / f"{name}.mp4", film, 30, crf=crf)
+    assert (tmp_path / "good.mp4").stat().st_size > 3 * (tmp_path / "bad.mp4").stat().st_size
+    assert (tmp_path / "bad.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
+
+
+def test_keyframe_interval(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", moving_square(9), 30, keyframe_interval=3)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        assert sum(frame.key_frame for frame in container.decode(video=0)) == 3
+
+
+def test_an_existing_file_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    write_video(target, moving_square(3), 30)
+    write_video(str(target), moving_square(5), 30)
+    assert len(read_back(target)[0]) == 5
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": moving_square()[:, :47, :63]}, "even sides of 16 or more, not 47 x 63; crop or pad to 46 x 62"),
+        ({"frames": moving_square()[:, :8]}, "not 8 x 64"),
+        ({"frames": moving_square().astype(np.float32)}, r"uint8 \(T, H, W, 3\) .* not float32"),
+        ({"frames": moving_square()[0]}, r"not uint8 \(48, 64, 3\)"),
+        ({"frames": moving_square()[:0]}, "T >= 1"),
+        ({"fps": 0}, "fps must lie between 0 and 1000, not 0"),
+        ({"fps": float("nan")}, "fps must lie between"),
+        ({"crf": 52}, "crf must lie between 0 and 51, not 52"),
+        ({"preset": "warp-speed"}, "preset 'warp-speed'"),
+        ({"path": "clip.gif"}, "suffix must be one of .mp4, .mkv, .mov"),
+    ],
+)
+def test_refusals_leave_nothing_behind(tmp_path: Path, change: dict, message: str) -> None:
+    arguments = {"path": "clip.mp4", "frames": moving_square(), "fps": 30, **change}
+    old = tmp_path / "clip.mp4"
+    old.write_bytes(b"what was there before")
+    with pytest.raises(ValueError, match=message):
+        write_video(tmp_path / arguments.pop("path"), **arguments)
+    assert list(tmp_path.iterdir()) == [old] and old.read_bytes() == b"what was there before"
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        write_video(tmp_path / "missing" / "clip.mp4", moving_square(), 30)

@@ -1,0 +1,186 @@
+"""From frames to clips."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slowfast_zoo.errors import MissingDependencyError
+from slowfast_zoo.video import ClipTransform
+from slowfast_zoo.video.transforms import resized_size
+
+RECORD = {"mean": [0.45, 0.4, 0.35], "std": [0.225, 0.25, 0.2], "scale": 64, "crop": 48, "channel_order": "rgb"}
+
+
+def frames(t: int = 3, height: int = 80, width: int = 120) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (t, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def reference(video: torch.Tensor, scale: int, crop: int, position: int) -> torch.Tensor:
+    """PySlowFast's test-time order of work: normalise, resize, crop at position 0, 1 or 2. -> (C, T, crop, crop)"""
+    mean, std = torch.tensor(RECORD["mean"]).view(3, 1, 1, 1), torch.tensor(RECORD["std"]).view(3, 1, 1, 1)
+    clip = (video.permute(1, 0, 2, 3).float() / 255 - mean) / std
+    height, width = clip.shape[2:]
+    if width < height:
+        new_height, new_width = math.floor(height / width * scale), scale
+    else:
+        new_height, new_width = scale, math.floor(width / height * scale)
+    clip = F.interpolate(clip, size=(new_height, new_width), mode="bilinear", align_corners=False)
+    y, x = math.ceil((new_height - crop) / 2), math.ceil((new_width - crop) / 2)
+    if new_height > new_width:
+        y = [0, y, new_height - crop][position]
+    else:
+        x = [0, x, new_width - crop][position]
+    return clip[:, :, y : y + crop, x : x + crop]
+
+
+@pytest.mark.parametrize(("height", "width"), [(80, 120), (120, 80), (64, 64), (97, 131), (40, 50), (64, 113)])
+def test_the_rule_of_pyslowfast(height: int, width: int) -> None:
+    video = frames(3, height, width)
+    centre = ClipTransform.from_record(RECORD)(video)
+    three = ClipTransform.from_record(RECORD, crops=3)(video)
+    assert centre.shape == (3, 3, 48, 48)
+    assert three.shape == (3, 3, 3, 48, 48)
+    assert centre.dtype == torch.float32
+    torch.testing.assert_close(centre, reference(video, 64, 48, 1), atol=2e-5, rtol=0)
+    for position in range(3):
+        torch.testing.assert_close(three[position], reference(video, 64, 48, position), atol=2e-5, rtol=0)
+
+
+def test_bgr_weights_get_bgr() -> None:
+    video = frames()
+    record = {**RECORD, "mean": RECORD["mean"][::-1], "std": RECORD["std"][::-1], "channel_order": "bgr"}
+    torch.testing.assert_close(
+        ClipTransform.from_record(record)(video), ClipTransform.from_record(RECORD)(video).flip(0)
+    )
+
+
+def test_training_varies_and_repeats_with_the_seed() -> None:
+    transform, video = ClipTransform.from_record(RECORD, training=True), frames()
+    torch.manual_seed(3)
+    first, second = transform(video), transform(video)
+    torch.manual_seed(3)
+    assert torch.equal(transform(video), first)
+    assert first.shape == second.shape == (3, 3, 48, 48)
+    assert not torch.equal(first, second)
+
+
+def mirrored(clip: torch.Tensor) -> bool:
+    """Whether a clip of a picture that brightens to the right brightens to the left."""
+    return bool(clip[..., 0].mean() > clip[..., -1].mean())
+
+
+def test_training_mirrors_half_of_the_clips_unless_told_not_to() -> None:
+    ramp = torch.linspace(0, 255, 120).to(torch.uint8).expand(1, 3, 80, 120)
+    torch.manual_seed(0)
+    flipping = [mirrored(ClipTransform.from_record(RECORD, training=True)(ramp)) for _ in range(60)]
+    assert 15 <= sum(flipping) <= 45
+    still = ClipTransform.from_record({**RECORD, "flip": False}, training=True)
+    assert not any(mirrored(still(ramp)) for _ in range(20))
+
+
+def test_training_jitters_the_scale_from_1_to_1_25() -> None:
+    # A picture whose brightness is its horizontal position: the slope in the crop tells the scale.
+    ramp = torch.arange(0, 200, 2, dtype=torch.uint8).expand(1, 3, 100, 100)
+    transform = ClipTransform((0.0,) * 3, (1.0,) * 3, scale=100, crop=50, training=True, flip=False)
+    torch.manual_seed(0)
+    scales = []
+    for _ in range(80):
+        row = transform(ramp)[0, 0, 25] * 255
+        scales.append(2 / float((row[40] - row[10]) / 30))
+    assert 0.99 < min(scales) < 1.03
+    assert 1.22 < max(scales) < 1.26
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    t=st.integers(1, 9),
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    crops=st.sampled_from([1, 3]),
+    training=st.booleans(),
+)
+def test_any_size_and_length(t: int, height: int, width: int, crops: int, training: bool) -> None:
+    video = frames(t, height, width)
+    before = video.clone()
+    transform = ClipTransform.from_record(
+        {**RECORD, "scale": 32, "crop": 32}, training=training, crops=1 if training else crops
+    )
+    clip = transform(video)
+    assert clip.shape[-4:] == (3, t, 32, 32)
+    assert clip.is_contiguous()
+    assert bool(clip.isfinite().all())
+    assert torch.equal(video, before)
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 3000), width=st.integers(1, 3000), scale=st.integers(1, 400))
+def test_resized_size(height: int, width: int, scale: int) -> None:
+    new_height, new_width = resized_size(height, width, scale)
+    assert min(new_height, new_width) == scale
+    assert (new_height >= new_width) == (height >= width) or scale in (new_height, new_width)
+    long_side = scale * max(height, width) / min(height, width)
+    assert long_side - 1 - 1e-6 < max(new_height, new_width) <= long_side + 1e-6
+
+
+def test_wrong_frames() -> None:
+    transform = ClipTransform.from_record(RECORD)
+    with pytest.raises(TypeError, match=r"float32.*the transform does the scaling"):
+        transform(frames().float())
+    with pytest.raises(TypeError, match="ndarray"):
+        transform(frames().numpy())
+    with pytest.raises(ValueError, match=r"got shape \(3, 80, 120\)"):
+        transform(frames()[0])
+    with pytest.raises(ValueError, match=r"got shape \(3, 1, 80, 120\)"):
+        transform(frames()[:, :1])
+    with pytest.raises(ValueError, match=r"call frames\.permute"):
+        transform(frames().permute(0, 2, 3, 1))
+    with pytest.raises(ValueError, match=r"got shape \(0, 3, 80, 120\)"):
+        transform(frames()[:0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"crop": 65}, "crop must lie between 1 and scale"),
+        ({"crop": 0}, "crop must lie between 1 and scale"),
+        ({"crops": 2}, "crops must be 1 or 3"),
+        ({"training": True, "crops": 3}, "training takes one random crop"),
+        ({"channel_order": "rbg"}, "channel_order"),
+        ({"std": [1.0, 1.0]}, "one value for each channel"),
+        ({"std": [1.0, 0.0, 1.0]}, "std above 0"),
+        ({"scale": None}, "does not say scale"),
+    ],
+)
+def test_contradictions(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClipTransform.from_record(RECORD, **overrides)
+
+
+def test_an_unknown_override() -> None:
+    with pytest.raises(TypeError, match="size"):
+        ClipTransform.from_record(RECORD, size=3)
+
+
+def test_in_words() -> None:
+    grey = ClipTransform((0.45,) * 3, (0.225,) * 3, scale=256, crop=224)
+    assert str(grey) == (
+        "shorter side to 256 (bilinear), the centre crop of 224 x 224, RGB / 255, minus 0.45, divided by 0.225"
+    )
+    training = str(ClipTransform.from_record(RECORD, training=True))
+    assert "64 to 80" in training
+    assert "mirrored" in training
+    assert "3 crops of 48 x 48 along the longer side" in str(ClipTransform.from_record(RECORD, crops=3))
+
+
+def test_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(MissingDependencyError, match="torchvision"):
+        ClipTransform.from_record(RECORD)(frames())
