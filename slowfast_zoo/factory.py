@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import fnmatch
 import os
@@ -17,8 +18,8 @@ from .weights import WeightsRecord, default_record, find_weights, load_checkpoin
 
 __all__ = ["create_model", "create_transform", "list_models", "load_checkpoint"]
 
-# FAIR's normalisation, of RGB on a scale from 0 to 1: what the paper's own weights were trained with.
-_FAIR_PREPROCESSING: dict[str, Any] = {"mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "rgb"}
+# FAIR's normalisation, on a scale from 0 to 1: what the paper's own weights were trained with.
+_FAIR_MEAN, _FAIR_STD = 0.45, 0.225
 
 
 def create_model(
@@ -65,10 +66,10 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError("out_indices selects feature maps and needs features_only=True")
     record = record or (default_record(architecture) if pretrained else None)
-    config = ARCHITECTURES[architecture]
-    if record:
-        config = config.replace(**record.overrides)
-    weights_classes = config.num_classes
+    config = record.config if record else ARCHITECTURES[architecture]
+    depths = architecture_overrides.get("depths")
+    if depths is not None and not {"temporal_kernels", "non_local"} & set(architecture_overrides):
+        config = config.with_depths(architecture_overrides.pop("depths"))
     config = config.replace(
         in_chans=in_chans,
         num_classes=config.num_classes if num_classes is None else num_classes,
@@ -76,7 +77,7 @@ def create_model(
         **architecture_overrides,
     )
     model = build(config)
-    model.pretrained_cfg = _pretrained_cfg(architecture, record, config, config.num_classes == weights_classes)
+    model.pretrained_cfg = pretrained_cfg(architecture, record, config)
     if checkpoint_path is not None:
         load_checkpoint(model, checkpoint_path, new_classifier=num_classes is not None)
     elif pretrained:
@@ -90,7 +91,12 @@ def list_models(pattern: str = "", pretrained: bool = False) -> list[str]:
     Args:
         pattern: a shell-style pattern such as ``"slowfast_r101*"``, or a part of the name; empty for all.
         pretrained: list sets of weights (``architecture.tag``) instead of architectures.
+
+    Raises:
+        TypeError: the pattern is not a string.
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern is a string such as 'slowfast_r101*', not {pattern!r}")
     names = sorted(records() if pretrained else ARCHITECTURES)
     if not pattern:
         return names
@@ -118,8 +124,8 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
     if isinstance(model_or_name, str):
         architecture, record = _resolve(model_or_name)
         record = record or default_record(architecture)
-        config = ARCHITECTURES[architecture].replace(**(record.overrides if record else {}))
-        cfg = _pretrained_cfg(architecture, record, config, True)
+        config = record.config if record else ARCHITECTURES[architecture]
+        cfg = pretrained_cfg(architecture, record, config)
     else:
         cfg = getattr(model_or_name, "pretrained_cfg", None) or {}
         if not cfg:
@@ -148,7 +154,7 @@ def _resolve(name: str) -> tuple[str, WeightsRecord | None]:
 
 def _must_exist(record: WeightsRecord | None, architecture: str) -> WeightsRecord:
     if record is None:
-        known = f"there are {', '.join(list_models(pretrained=True))}"
+        known = f"the only ones are {', '.join(list_models(pretrained=True))}"
         raise WeightsError(
             f"{architecture} has no pretrained weights here; {known}. "
             "Load a file of your own with checkpoint_path=..., or start from scratch with pretrained=False."
@@ -156,26 +162,39 @@ def _must_exist(record: WeightsRecord | None, architecture: str) -> WeightsRecor
     return record
 
 
-def _pretrained_cfg(
-    architecture: str, record: WeightsRecord | None, config: NetworkConfig, same_classes: bool
-) -> dict[str, Any]:
-    """The record of weights and preprocessing that a network carries, with timm's keys where timm has them."""
+def pretrained_cfg(architecture: str, record: WeightsRecord | None, config: NetworkConfig) -> dict[str, Any]:
+    """The record of weights and preprocessing that a network carries, with timm's keys where timm has them.
+
+    Args:
+        architecture: the registered name.
+        record: the weights that the network was named for, if any. Without them it has the preprocessing of its
+            architecture's default weights, or FAIR's where there are none either.
+        config: the network's configuration.
+    """
     first_conv: Any = "pathway.stem.conv1.conv"
     if isinstance(config, SlowFastConfig):
         first_conv = ("slow.stem.conv1.conv", "fast.stem.conv1.conv")
-    preprocessing = {**_FAIR_PREPROCESSING, "scale": config.crop, "crop": config.crop}
-    if config.in_chans != 3:
-        preprocessing.update(mean=[0.45] * config.in_chans, std=[0.225] * config.in_chans)
-    elif record:
-        preprocessing.update(record.preprocessing)
+    preprocessing: dict[str, Any] = {
+        "mean": [_FAIR_MEAN] * config.in_chans,
+        "std": [_FAIR_STD] * config.in_chans,
+        "channel_order": "rgb",
+        "scale": config.crop,
+    }
+    known = record or default_record(architecture)
+    if known and config.in_chans == 3:
+        preprocessing.update(copy.deepcopy(dict(known.preprocessing)))
+    if config.crop != ARCHITECTURES[architecture].crop:  # another crop than the weights', at the same relative scale
+        preprocessing["scale"] = round(preprocessing["scale"] * config.crop / ARCHITECTURES[architecture].crop)
+    preprocessing["crop"] = config.crop
+    labels = record.labels if record and record.config.num_classes == config.num_classes else None
     return {
         "architecture": architecture,
         "tag": record.tag if record else "",
         **preprocessing,
         "interpolation": "bilinear",
-        "input_size": (config.in_chans, config.clip_frames, preprocessing["crop"], preprocessing["crop"]),
+        "input_size": (config.in_chans, config.clip_frames, config.crop, config.crop),
         "num_classes": config.num_classes,
-        "labels": record.labels if record and same_classes else None,
+        "labels": labels,
         "license": record.license if record else None,
         "first_conv": first_conv,
         "classifier": "head.fc",

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ._torchvision import require_timm
-from .factory import _pretrained_cfg, create_model, list_models
+from .factory import create_model, list_models, pretrained_cfg
 from .models import ARCHITECTURES
 from .weights import records
 
@@ -47,8 +47,8 @@ def register_with_timm() -> list[str]:
     for architecture in new:
         tagged = [record for record in records().values() if record.architecture == architecture]
         for record in tagged or (None,):
-            config = ARCHITECTURES[architecture].replace(**(record.overrides if record else {}))
-            cfg = _pretrained_cfg(architecture, record, config, True)
+            config = record.config if record else ARCHITECTURES[architecture]
+            cfg = pretrained_cfg(architecture, record, config)
             known = {key: value for key, value in cfg.items() if key in fields}
             # A star marks timm's default. The file is there for information: create_model finds and verifies it.
             key = f"{record.name}{'*' * record.default}" if record else architecture

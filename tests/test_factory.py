@@ -25,6 +25,8 @@ def test_list_models() -> None:
     assert sfz.list_models("i3d") == ["i3d_r50_8x8", "i3d_r50_nl_8x8"]
     assert sfz.list_models("*8x8") == [n for n in names if n.endswith("8x8")]
     assert sfz.list_models("resnext") == []
+    with pytest.raises(TypeError, match="pattern is a string"):
+        sfz.list_models(["slow*"])  # type: ignore[arg-type]
     assert sfz.list_models(pretrained=True) == sorted(records())
     assert BUNDLED in sfz.list_models("*.motion", pretrained=True)
 
@@ -54,7 +56,7 @@ def test_unknown_names() -> None:
         sfz.create_model(50)  # type: ignore[arg-type]
     with pytest.raises(sfz.WeightsError, match=f"fast_r50_4x16 has no pretrained weights.*{BUNDLED}"):
         sfz.create_model("fast_r50_4x16", pretrained=True)
-    with pytest.raises(TypeError, match="keyword 'num_clases'"):
+    with pytest.raises(TypeError, match="keyword 'num_clases'; did you mean 'num_classes'"):
         sfz.create_model(TINY, num_clases=3)
 
 
@@ -82,7 +84,7 @@ def test_wrong_input() -> None:
         (good[0], ValueError, r"4-dimensional.*clip\[None\]"),
         (good[:, :2], ValueError, "3 channels in dimension 1, not 2"),
         (good.transpose(1, 2), ValueError, "3 channels in dimension 1, not 32"),
-        (good[:, :, :31], ValueError, "31 frames.*multiple of 8"),
+        (good[:, :, :31], ValueError, "31 frames.*positive multiple of 8"),
         (good[:, :, :0], ValueError, "0 frames"),
         (good[..., :31], ValueError, "32 x 31 pixels"),
         ((good[:, :, :4],), ValueError, "pair"),
@@ -102,6 +104,36 @@ def says_of(model: torch.nn.Module, clip: Any) -> str:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         model(clip)
     return str(caught.value)
+
+
+def test_depths_alone_are_enough() -> None:
+    """What an architecture has block by block is fitted to other depths, unless that is given too."""
+    model = sfz.create_model("slowfast_r101_nl_8x8", width=8, depths=((1, 1, 8, 1), (1, 1, 2, 1)), num_classes=3)
+    assert [b.conv1.conv.kernel_size[0] for b in model.slow.res4.blocks] == [3] * 6 + [1] * 2
+    assert model.config.non_local.blocks == ((), (), (6,), ())
+    model = sfz.create_model("i3d_r50_8x8", width=8, depths=(1, 6, 1, 1))
+    assert [b.conv1.conv.kernel_size[0] for b in model.pathway.res3.blocks] == [3, 1, 3, 1, 1, 1]
+    with pytest.raises(ValueError, match="res4 has 1 blocks"):
+        sfz.create_model("i3d_r50_8x8", depths=(3, 4, 1, 3), temporal_kernels=(5, 3, 3, (3, 1, 3), 3))
+
+
+def test_one_pathway_frames() -> None:
+    fast = sfz.create_model("fast_r50_4x16", width=8, depths=(1, 1, 1, 1)).eval()
+    clip = torch.randn(1, 3, 32, 32, 32)
+    assert torch.equal(fast([clip]), fast(clip))
+    with pytest.raises(ValueError, match="positive multiple of 8"):
+        fast(clip[:, :, :31])
+    with pytest.raises(ValueError, match="positive multiple of 2"):
+        sfz.create_model("i3d_r50_8x8", width=8)(clip[:, :, :7])
+
+
+def test_records_are_each_networks_own() -> None:
+    first, second = sfz.create_model(TINY), sfz.create_model(TINY)
+    first.pretrained_cfg["mean"][0] = 9.0
+    assert second.pretrained_cfg["mean"][0] == sfz.create_model(TINY).pretrained_cfg["mean"][0] != 9.0
+    smaller = sfz.create_model(BUNDLED, crop=64)
+    assert smaller.config.crop == smaller.pretrained_cfg["crop"] == sfz.create_transform(smaller).crop == 64
+    assert str(sfz.create_transform(TINY)) == str(sfz.create_transform(sfz.create_model(TINY)))
 
 
 def test_flow_is_given_by_the_user() -> None:

@@ -19,18 +19,20 @@ NAMES = sfz.list_models()
 KINDS = ["slowfast_r50_4x16", "slowfast_r50_nl_8x8", "slow_r50_4x16", "fast_r50_4x16", "i3d_r50_nl_8x8"]
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def assert_same(got: Tensor, want: Tensor) -> None:
+    """Equal but for the rounding of another order of summation, on the scale of the values."""
+    assert got.shape == want.shape
+    assert (got - want).abs().max().item() <= 1e-3 * want.abs().max().item()
+
+
 def shallow(name: str, **overrides: Any) -> VideoNetwork[Any]:
     """The kind of network with two blocks a stage, which is what a test can afford."""
-    kernels: Any = {"slowfast": ((1, 1, 1, 3, 3), (5, 3, 3, 3, 3)), "slow": (1, 1, 1, 3, 3), "fast": (5, 3, 3, 3, 3)}
-    settings: dict[str, Any] = {
-        "width": 16,
-        "depths": (2, 2, 2, 2),
-        "temporal_kernels": kernels.get(name.split("_")[0], (5, 3, 3, 3, 3)),
-        "num_classes": 11,
-        **({"non_local": {"blocks": ((), (), (1,), ())}} if "_nl_" in name else {}),
-        **overrides,
-    }
-    return sfz.create_model(name, **settings)
+    return sfz.create_model(name, **{"width": 16, "depths": (2, 2, 2, 2), "num_classes": 11, **overrides})
 
 
 def clip_for(model: Any, batch: int = 2, side: int = 48, **kwargs: Any) -> Tensor:
@@ -43,9 +45,10 @@ def clip_for(model: Any, batch: int = 2, side: int = 48, **kwargs: Any) -> Tenso
 def wake(model: VideoNetwork[Any]) -> VideoNetwork[Any]:
     """Gives every batch norm its own gamma, beta and statistics: zero-initialised gammas would hide what blocks do."""
     generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, torch.nn.BatchNorm3d):
-            module.weight.copy_(torch.rand(module.weight.shape, generator=generator) * 0.5 + 0.5)
+            small = 0.1 if "non_local" in name else 1.0  # a dot product of untrained features is large
+            module.weight.copy_(small * (torch.rand(module.weight.shape, generator=generator) * 0.5 + 0.5))
             module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.1)
             module.running_mean.copy_(torch.randn(module.bias.shape, generator=generator) * 0.1)
             module.running_var.copy_(torch.rand(module.bias.shape, generator=generator) + 0.5)
@@ -98,13 +101,12 @@ def test_features(name: str) -> None:
         stages = features(clip)
     assert len(stages) == len(features.feature_info) == 5
     for stage, info in zip(stages, features.feature_info, strict=True):
-        maps = stage if isinstance(stage, tuple) else (stage,)
-        assert len(maps) == len(info)
-        for x, entry in zip(maps, info.values(), strict=True):
+        pairs = zip(stage, (info["slow"], info["fast"]), strict=True) if isinstance(stage, tuple) else [(stage, info)]
+        for x, entry in pairs:
             frames = clip.shape[2] // entry["temporal_reduction"]
             side = 64 // entry["reduction"]
             assert x.shape == (1, entry["num_chs"], frames, side, side)
-            assert features.network.get_submodule(entry["module"]) is not None
+            assert features.get_submodule(entry["module"]) is not None
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -118,7 +120,9 @@ def test_out_indices(name: str) -> None:
         everything, two = every(clip), some(clip)
     for got, want in zip(two, (everything[3], everything[1]), strict=True):
         torch.testing.assert_close(got, want)
-    assert [next(iter(i.values()))["name"] for i in some.feature_info] == ["res4", "res2"]
+    assert [i.get("slow", i)["name"] for i in some.feature_info] == ["res4", "res2"]
+    sum(x.sum() for stage in some.train()(clip) for x in stage).backward()
+    assert [n for n, p in some.named_parameters() if p.grad is None] == []
     assert sum(p.numel() for p in some.parameters()) < sum(p.numel() for p in every.parameters())  # res5 is gone
 
 
@@ -138,6 +142,11 @@ def test_head(name: str) -> None:
         torch.testing.assert_close(model(clip), pooled)
     with pytest.raises(ValueError, match="num_classes"):
         model.reset_classifier(-1)
+    with pytest.raises(ValueError, match="global_pool"):
+        model.reset_classifier(5, "max")
+    with pytest.raises(ValueError, match="no probabilities"):
+        model.probabilities(clip)
+    assert model.pretrained_cfg["num_classes"] == 0
 
 
 def test_pooled_vector_of_the_paper() -> None:
@@ -195,19 +204,21 @@ def test_logits_do_not_depend_on_mode_or_company(name: str) -> None:
     with torch.no_grad():
         together = model(clip)
         for i in range(3):
-            torch.testing.assert_close(model(clip[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
+            assert_same(model(clip[i : i + 1]), together[i : i + 1])
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_channels_last(name: str) -> None:
-    model = wake(shallow(name)).eval()
+@pytest.mark.parametrize(
+    ("name", "overrides"), [*((name, {}) for name in KINDS), ("slowfast_r50_4x16", {"fast_input": "gray"})]
+)
+def test_channels_last(name: str, overrides: dict[str, Any]) -> None:
+    model = wake(shallow(name, **overrides)).eval()
     clip = clip_for(model)
     last = clip.to(memory_format=torch.channels_last_3d)
     with torch.no_grad():
         features = model.forward_features(last)
-        torch.testing.assert_close(model(last), model(clip), rtol=1e-4, atol=1e-5)
+        assert_same(model(last), model(clip))
         model.to(memory_format=torch.channels_last_3d)
-        torch.testing.assert_close(model(last), model(clip), rtol=1e-4, atol=1e-5)
+        assert_same(model(last), model(clip))
     for x in features if isinstance(features, tuple) else (features,):
         assert x.is_contiguous(memory_format=torch.channels_last_3d)
 
@@ -221,6 +232,7 @@ def test_low_precision(name: str, dtype: torch.dtype) -> None:
         want = model(clip)
         with torch.autocast("cpu", dtype=dtype):
             autocast = model(clip)
+            torch.testing.assert_close(model(clip.double()), autocast)  # frames of any dtype
         half = copy.deepcopy(model).to(dtype)(clip.to(dtype))
     scale = want.abs().max().item()
     assert half.dtype == dtype
@@ -234,7 +246,7 @@ def test_double(name: str) -> None:
     clip = clip_for(model)
     with torch.no_grad():
         want = model(clip)
-        torch.testing.assert_close(model.double()(clip.double()).float(), want, rtol=1e-3, atol=1e-4)
+        assert_same(model.double()(clip.double()).float(), want)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -275,7 +287,7 @@ def test_compile(name: str) -> None:
     clip = clip_for(model)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
-        torch.testing.assert_close(compiled(clip), model(clip), rtol=1e-4, atol=1e-5)
+        assert_same(compiled(clip), model(clip))
 
 
 @pytest.mark.slow
@@ -287,7 +299,7 @@ def test_compile_training_and_checkpointing() -> None:
     model(clip).square().sum().backward()
     torch.compile(other, fullgraph=True, backend="aot_eager")(clip).square().sum().backward()
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4)
+        assert_same(b.grad, a.grad)
 
 
 @pytest.mark.slow
@@ -295,7 +307,7 @@ def test_compile_inductor() -> None:
     model = wake(shallow("slowfast_r50_4x16", depths=(1, 1, 1, 1))).eval()
     clip = clip_for(model)
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(model, fullgraph=True)(clip), model(clip), rtol=1e-3, atol=1e-4)
+        assert_same(torch.compile(model, fullgraph=True)(clip), model(clip))
 
 
 @pytest.mark.slow
@@ -309,7 +321,7 @@ def test_export(name: str) -> None:
     with torch.no_grad():
         for shape in ((2, 64, 64), (1, 96, 70), (3, 112, 128)):
             other = torch.randn(shape[0], 3, clip.shape[2], *shape[1:])
-            torch.testing.assert_close(program(other), model(other), rtol=1e-4, atol=1e-5)
+            assert_same(program(other), model(other))
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def test_installed_wheel_does_what_a_checkout_does(installation: Path, tmp_path:
 def test_console_script(installation: Path, tmp_path: Path) -> None:
     command = installation / "bin" / "slowfast-zoo"
     video = next(installation.glob("lib/python*/site-packages/slowfast_zoo/video/samples/camera_moves.mp4"))
-    [result] = json.loads(run(command, "predict", video, "--json", cwd=tmp_path))
+    [result] = json.loads(run(command, "predict", video, "--clips", "2", "--crops", "1", "--json", cwd=tmp_path))
     assert result["model"] == "slowfast_tiny_4x8.motion"
     assert result["predictions"][0]["score"] > 0
     assert not list(tmp_path.iterdir()), "a prediction leaves nothing behind"

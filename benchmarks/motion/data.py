@@ -11,6 +11,7 @@ so a run that its time limit stopped can go on.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import tempfile
@@ -113,7 +114,9 @@ def main() -> None:
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
         done = sum(tqdm(pool.imap(work, range(count)), total=count))
-    print(f"{done} of {count} written in {(time.time() - began) / 60:.1f} minutes")
+    record = {"files": int(done), "minutes": round((time.time() - began) / 60, 1), "workers": args.workers}
+    (args.data / f"{args.part}.json").write_text(json.dumps(record) + "\n")
+    print(f"{done} of {count} written in {record['minutes']} minutes")
 
 
 if __name__ == "__main__":

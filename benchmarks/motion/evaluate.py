@@ -78,6 +78,7 @@ def evaluate(data: Path) -> dict[str, Any]:
         "heldout_seeds": [HELDOUT_SEED, HELDOUT_SEED + math.ceil(HELDOUT_VIDEOS / len(MOTION_CLASSES)) - 1],
         "classes": list(MOTION_CLASSES),
         "machine": machine(),
+        "training_data": json.loads((data / "train.json").read_text()),
         "variants": {variant: scores(confusion[variant]) | trained(data, variant) for variant in VARIANTS},
     }
 

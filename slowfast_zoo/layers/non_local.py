@@ -73,7 +73,7 @@ class NonLocal(nn.Module):
         if self.instantiation == "concatenation":
             sums: Tensor = self.w_theta(theta).flatten(2).transpose(1, 2) + self.w_phi(phi).flatten(2)  # (B, N, M)
             return sums.relu() / sums.shape[2]
-        pairs: Tensor = torch.matmul(theta.flatten(2).transpose(1, 2), phi.flatten(2))
-        if self.instantiation == "dot_product":
-            return pairs / pairs.shape[2]
-        return torch.softmax(pairs * self.scale, dim=-1)
+        # Scaled before the product, which would overflow in float16 otherwise.
+        scale = 1 / keys[0, 0].numel() if self.instantiation == "dot_product" else self.scale
+        pairs = torch.matmul((theta * scale).flatten(2).transpose(1, 2), phi.flatten(2))
+        return pairs if self.instantiation == "dot_product" else pairs.softmax(dim=-1)

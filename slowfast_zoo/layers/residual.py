@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # SyncBatchNorm's base too
 from torch.utils.checkpoint import checkpoint
 
 from .conv import ConvNorm
@@ -112,12 +113,13 @@ def _frozen_running_statistics(block: nn.Module) -> Iterator[None]:
 
     With momentum 0 the same kernels run, and save the same tensors, but leave the statistics as they are.
     """
-    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm3d) and m.training and m.track_running_stats]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
     try:
         yield
     finally:
         for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

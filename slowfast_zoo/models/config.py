@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from slowfast_zoo.layers import FAST_INPUTS, INSTANTIATIONS, FastInput, Instantiation
@@ -49,7 +51,7 @@ class NonLocalConfig:
             non-local block follows. Also taken as a mapping, ``{"res4": (6, 13, 20)}``.
         fast_blocks: the same for the Fast pathway.
         instantiation: the pairwise function: gaussian, embedded_gaussian, dot_product or concatenation.
-        pool: (T, H, W) max pooling of the keys.
+        pool: (T, H, W) max pooling of the keys and values.
     """
 
     blocks: tuple[tuple[int, ...], ...] = ((), (), (), ())
@@ -114,9 +116,11 @@ class NetworkConfig:
         _one_of(self.res5_stride, (1, 2), "res5_stride")
         _one_of(self.head_activation, get_args(HeadActivation), "head_activation")
         _one_of(self.head_average, get_args(HeadAverage), "head_average")
+        for name in ("beta", "drop_rate"):
+            object.__setattr__(self, name, _number(getattr(self, name), name))
         if not 0 <= self.drop_rate < 1:
             raise ValueError(f"drop_rate is a probability, at least 0 and below 1, not {self.drop_rate!r}")
-        if not self.beta > 0:
+        if self.beta <= 0:
             raise ValueError(
                 f"beta is the ratio of Fast to Slow channels, above 0 (the paper has 1/8), not {self.beta!r}"
             )
@@ -127,6 +131,7 @@ class NetworkConfig:
             )
         non_local: Any = self.non_local
         if isinstance(non_local, Mapping):
+            _known_keywords(non_local, NonLocalConfig, "non_local")
             non_local = NonLocalConfig(**non_local)
             object.__setattr__(self, "non_local", non_local)
         if not isinstance(non_local, NonLocalConfig | None):
@@ -192,13 +197,29 @@ class NetworkConfig:
             TypeError: a keyword that this family does not have.
             ValueError: a value that makes no network.
         """
-        known = [field.name for field in dataclasses.fields(self)]
-        unknown = sorted(set(overrides) - set(known))
-        if unknown:
-            raise TypeError(
-                f"{self.family} networks take no keyword {', '.join(map(repr, unknown))}; they take: {', '.join(known)}"
-            )
+        _known_keywords(overrides, type(self), "this network")
         return dataclasses.replace(self, **overrides)
+
+    def with_depths(self: C, depths: Any) -> C:
+        """A copy with other depths, what stands block by block being fitted to them.
+
+        A stage's temporal kernels are cut, or go on with the last one; non-local blocks beyond the depth are left out.
+
+        Raises:
+            ValueError: not depths.
+        """
+        pairs: Any = depths if _is_pair(depths) else (depths, depths)
+        given: Any = self.temporal_kernels  # type: ignore[attr-defined]
+        if _is_pair(given):
+            kernels: Any = tuple(_fit_kernels(k, _depths(d, "depths")) for k, d in zip(given, pairs, strict=True))
+        else:
+            kernels = _fit_kernels(given, _depths(depths, "depths"))
+        non_local = self.non_local and dataclasses.replace(
+            self.non_local,
+            blocks=_fit_blocks(self.non_local.blocks, pairs[0]),
+            fast_blocks=_fit_blocks(self.non_local.fast_blocks, pairs[1]),
+        )
+        return self.replace(depths=depths, temporal_kernels=kernels, non_local=non_local)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +264,7 @@ class SlowFastConfig(NetworkConfig):
         kernels = tuple(_temporal_kernels(k, d) for k, d in zip(self.temporal_kernels, depths, strict=True))
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "temporal_kernels", kernels)
+        _boolean(self.lateral_norm, "lateral_norm")
         _one_of(self.fusion, get_args(Fusion), "fusion")
         _one_of(self.slow_frames, get_args(SlowFrames), "slow_frames")
         _one_of(self.fast_input, FAST_INPUTS, "fast_input")
@@ -254,8 +276,9 @@ class SlowFastConfig(NetworkConfig):
             for c in (self.width, 4 * self.width, 8 * self.width, 16 * self.width)
         ):
             raise ValueError(
-                "time_to_channel_sum adds alpha x beta x C channels to C, so alpha x beta must be 1; given: "
-                f"alpha={self.alpha}, beta={self.beta:g}. Choose beta={1 / self.alpha:g}, or another fusion."
+                "time_to_channel_sum adds alpha x beta x C channels to C, so alpha x beta must be 1 and alpha divide "
+                f"the width; given: alpha={self.alpha}, beta={self.beta:g}, width={self.width}. Choose others, such as "
+                f"beta={1 / self.alpha:g} and width={-(-self.width // self.alpha) * self.alpha}, or another fusion."
             )
         if self.fast_input == "rgb_half" and self.head_window is not None:
             raise ValueError("head_window needs both pathways at one resolution, which fast_input='rgb_half' has not")
@@ -268,7 +291,9 @@ class SlowFastConfig(NetworkConfig):
         if self.slow_frames == "strided":
             return tuple(range(0, n, self.alpha))
         t = n // self.alpha
-        return tuple(k * (n - 1) // max(t - 1, 1) for k in range(t))  # linspace(0, n - 1, t), truncated
+        # linspace(0, n - 1, t), truncated, in exact arithmetic. Upstream's is in float32, which takes the frame before
+        # in rare clips of 22 Slow frames or more; no published network has so many.
+        return tuple(k * (n - 1) // max(t - 1, 1) for k in range(t))
 
     def __str__(self) -> str:
         return (
@@ -308,6 +333,7 @@ class ResNet3DConfig(NetworkConfig):
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "temporal_kernels", _temporal_kernels(self.temporal_kernels, depths))
         _at_least_one_channel(self)
+        _boolean(self.temporal_pool, "temporal_pool")
         _one_of(self.pool1_padding, (0, 1), "pool1_padding")
         if self.temporal_pool and self.clip_frames < 2:
             raise ValueError("temporal_pool halves the frames, so a clip needs at least 2")
@@ -348,6 +374,26 @@ def _integer(value: Any, name: str, at_least: int) -> None:
         raise ValueError(f"{name} is an integer of at least {at_least}, not {value!r}")
 
 
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} is a finite number, not {value!r}")
+    return float(value)
+
+
+def _boolean(value: Any, name: str) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is True or False, not {value!r}")
+
+
+def _known_keywords(given: Mapping[str, Any], config: type[Any], what: str) -> None:
+    known = [field.name for field in dataclasses.fields(config)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+        hint = f"did you mean {' and '.join(map(repr, near))}?" if near else f"it takes {', '.join(known)}"
+        raise TypeError(f"{what} takes no keyword {', '.join(map(repr, unknown))}; {hint}")
+
+
 def _odd(value: Any, name: str) -> None:
     _integer(value, name, at_least=1)
     if value % 2 == 0:
@@ -355,7 +401,7 @@ def _odd(value: Any, name: str) -> None:
 
 
 def _one_of(value: Any, allowed: Sequence[Any], name: str) -> None:
-    if value not in allowed:
+    if isinstance(value, bool) or value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
@@ -401,13 +447,28 @@ def _stage_blocks(value: Any, name: str) -> tuple[tuple[int, ...], ...]:
         value = tuple(value.get(stage, ()) for stage in STAGES)
     if not isinstance(value, Sequence) or len(value) != len(STAGES):
         raise ValueError(f"{name} holds the block indices of each of {', '.join(STAGES)}, not {value!r}")
-    return tuple(_int_tuple(v, len(v), name, at_least=0) for v in value)
+    for indices in value:
+        if not isinstance(indices, Sequence) or len(set(indices)) != len(indices):
+            raise ValueError(f"{name} holds a sequence of different block indices for each stage, not {value!r}")
+    return tuple(_int_tuple(indices, len(indices), name, at_least=0) for indices in value)
 
 
 def _blocks_exist(blocks: tuple[tuple[int, ...], ...], depths: Depths, name: str) -> None:
     for stage, indices, depth in zip(STAGES, blocks, depths, strict=True):
         if any(i >= depth for i in indices):
             raise ValueError(f"{name}: {stage} has {depth} blocks, 0 to {depth - 1}, so none of {indices} beyond that")
+
+
+def _fit_kernels(kernels: TemporalKernels, depths: Depths) -> TemporalKernels:
+    rows = [
+        entry if isinstance(entry, int) else (entry + (entry[-1],) * depth)[:depth]
+        for entry, depth in zip(kernels[1:], depths, strict=True)
+    ]
+    return (kernels[0], *rows)  # type: ignore[return-value]
+
+
+def _fit_blocks(blocks: tuple[tuple[int, ...], ...], depths: Depths) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(i for i in indices if i < depth) for indices, depth in zip(blocks, depths, strict=True))
 
 
 def _at_least_one_channel(config: NetworkConfig) -> None:

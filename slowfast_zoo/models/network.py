@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -28,9 +27,9 @@ class VideoNetwork(nn.Module, Generic[Config]):
         head: the classifier head.
         num_classes: outputs of the classifier, 0 if there is none.
         num_features: length of the pooled vector that the classifier sees.
-        feature_info: for each of stem (conv1 and pool1) and res2 to res5, a mapping from pathway to a record of its
-            feature map: ``name``, ``num_chs`` (channels), ``reduction`` (spatial, of the clip's side) and
-            ``temporal_reduction`` (of the clip's frames), ``module`` (the submodule that makes it).
+        feature_info: a record for each of stem (conv1 and pool1) and res2 to res5: ``name``, ``num_chs`` (channels of
+            the feature map), ``reduction`` (of the clip's sides), ``temporal_reduction`` (of the clip's frames) and
+            ``module`` (the submodule that makes it). In a SlowFast network each entry has two, "slow" and "fast".
         pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``.
     """
 
@@ -39,22 +38,28 @@ class VideoNetwork(nn.Module, Generic[Config]):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.feature_info: list[dict[str, dict[str, Any]]] = []
+        self.feature_info: list[dict[str, Any]] = []
         self.pretrained_cfg: dict[str, Any] = {}
 
     # -- for the subclasses ------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def forward_intermediates(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
-        """Feature maps after the stages ``out_indices`` (0 is the stem, 1 to 4 are res2 to res5), as the stage leaves
-        them, before any lateral connection. Later stages are not computed."""
+    def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
+        """Feature maps after some of the stages, as the stage leaves them, before any lateral connection.
+
+        Args:
+            clip: as :meth:`forward` takes it.
+            out_indices: which stages, 0 for the stem and 1 to 4 for res2 to res5. Later stages are not computed.
+
+        Returns:
+            For each of them the maps (B, C, T, H, W) of all pathways, sized as ``feature_info`` says.
+        """
+        raise NotImplementedError  # the networks have it
+
+    def drop_stages_after(self, stage: int) -> None:
+        """Removes the stages after that one, and what only they read."""
+        raise NotImplementedError  # the networks have it
 
     # -- timm's vocabulary -------------------------------------------------------------------------------------------
-
-    @property
-    def default_cfg(self) -> dict[str, Any]:
-        """timm's older name for :attr:`pretrained_cfg`."""
-        return self.pretrained_cfg
 
     @property
     def num_classes(self) -> int:
@@ -78,7 +83,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
             For a SlowFast network the pair of Slow (B, 32 width, T, H / 32, W / 32) and Fast (B, 32 beta width, alpha
             T, H / 32, W / 32); for a network of one pathway its one map.
         """
-        maps = self.forward_intermediates(clip, (len(FEATURE_NAMES) - 1,))[0]
+        maps = self.forward_stages(clip, (len(FEATURE_NAMES) - 1,))[0]
         return maps if len(maps) > 1 else maps[0]
 
     def forward_head(self, features: Tensor | Sequence[Tensor], pre_logits: bool = False) -> Tensor:
@@ -113,6 +118,8 @@ class VideoNetwork(nn.Module, Generic[Config]):
         Softmax, or sigmoid where a clip has several labels; with several window positions (``head_window``) it comes
         first and the average over positions after, or the other way round (``head_average``).
         """
+        if not self.num_classes:
+            raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
         maps = _as_maps(self.forward_features(clip))
         logits = self.head.positions(maps)  # (B, P, num_classes)
         if self.config.head_average == "logits":
@@ -124,17 +131,24 @@ class VideoNetwork(nn.Module, Generic[Config]):
         """The fully connected layer, or an ``nn.Identity`` where there is none."""
         return self.head.fc
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the classifier by a freshly initialised one; 0 leaves it out.
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the classifier by a freshly initialised one.
+
+        Args:
+            num_classes: its classes; 0 leaves it out.
+            global_pool: timm's argument; average pooling ("avg") is the only kind there is.
 
         Raises:
-            ValueError: not a non-negative integer.
+            ValueError: not a non-negative integer, or another kind of pooling.
         """
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"the head averages, so global_pool is 'avg' or None, not {global_pool!r}")
         self.config = self.config.replace(num_classes=num_classes)
         old = next(self.parameters())
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         _init_weights(fc)
         self.head.fc = fc.to(device=old.device, dtype=old.dtype)
+        self.pretrained_cfg = {**self.pretrained_cfg, "num_classes": num_classes, "labels": None}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each residual block in the backward pass instead of keeping its activations.
@@ -146,33 +160,31 @@ class VideoNetwork(nn.Module, Generic[Config]):
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's description of layer groups, for layer-wise learning rates: stem, then stages, or their blocks."""
-        blocks = r"(?:^|\.)res(\d)" if coarse else r"(?:^|\.)res(\d)\.blocks\.(\d+)"
-        return {"stem": r"(?:^|\.)stem|^lateral\.pool1", "blocks": [(blocks, None), (r"^lateral|\.non_local", (99,))]}
-
     # -- input -------------------------------------------------------------------------------------------------------
 
-    def _check_frames(self, x: Any, what: str, channels: int, multiple: int) -> Tensor:
+    def _check_frames(self, frames: Any, what: str, channels: int, multiple: int) -> Tensor:
         """One tensor of frames, checked in words.
 
         An exported program is exempt: there the checks would turn into constraints on its dynamic sizes.
         """
+        if not isinstance(frames, Tensor):
+            raise TypeError(f"{what} is a torch.Tensor, not {type(frames).__name__}. {self.config}")
+        x = frames
         if torch.compiler.is_exporting():
-            return x  # type: ignore[no-any-return]
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{what} is a torch.Tensor, not {type(x).__name__}. {self.config}")
+            return x
         if not x.is_floating_point():
             raise TypeError(
                 f"{what} holds normalised floating-point frames, not {x.dtype}. create_transform(model) makes them "
                 "from uint8 frames."
             )
-        parameter = next(self.parameters())
-        if x.dtype != parameter.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(
-                f"{what} is {x.dtype} but the network is {parameter.dtype}: convert one of them, as in "
-                f"{what}.to({parameter.dtype}), or run under torch.autocast"
-            )
+        parameter = next(self.parameters(), x)  # the replicas of nn.DataParallel have none
+        if x.dtype != parameter.dtype:
+            if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+                raise TypeError(
+                    f"{what} is {x.dtype} but the network is {parameter.dtype}: convert one of them, as in "
+                    f"{what}.to({parameter.dtype}), or run under torch.autocast"
+                )
+            x = x.to(parameter.dtype)
         if x.device != parameter.device:
             raise ValueError(f"{what} is on {x.device} but the network is on {parameter.device}: move one of them")
         shape = tuple(x.shape)
@@ -186,7 +198,8 @@ class VideoNetwork(nn.Module, Generic[Config]):
             raise ValueError(f"{what} has {channels} channels in dimension 1, not {shape[1]}: {shape}. {self.config}")
         if shape[2] < multiple or shape[2] % multiple:
             raise ValueError(
-                f"{what} has {shape[2]} frames, but their number must be a multiple of {multiple}. {self.config}"
+                f"{what} has {shape[2]} frames, but their number must be a positive multiple of {multiple}. "
+                f"{self.config}"
             )
         if shape[3] < MIN_SIDE or shape[4] < MIN_SIDE:
             raise ValueError(
@@ -198,10 +211,10 @@ class VideoNetwork(nn.Module, Generic[Config]):
 class FeatureNetwork(nn.Module):
     """A network without its head that returns feature maps: what ``create_model(..., features_only=True)`` gives.
 
-    ``forward(clip)`` returns a list with one entry a stage of ``out_indices``: for a SlowFast network the pair (Slow
-    map, Fast map), for a network of one pathway its map. Maps are the stages' outputs, before any lateral connection.
+    It takes the network over and removes what lies behind the last stage of ``out_indices``.
 
     Attributes:
+        network: what is left of the network.
         feature_info: the records of those stages, as in :attr:`VideoNetwork.feature_info`.
         out_indices: the stages, 0 (stem) to 4 (res5).
     """
@@ -209,27 +222,36 @@ class FeatureNetwork(nn.Module):
     def __init__(self, network: VideoNetwork[Any], out_indices: Sequence[int] | None = None) -> None:
         super().__init__()
         count = len(FEATURE_NAMES)
-        given = tuple(range(count)) if out_indices is None else tuple(out_indices)
-        if not given or any(isinstance(i, bool) or not isinstance(i, int) or not -count <= i < count for i in given):
+        given: Any = range(count) if out_indices is None else out_indices
+        if (
+            not isinstance(given, Sequence)
+            or not given
+            or any(isinstance(i, bool) or not isinstance(i, int) or not -count <= i < count for i in given)
+        ):
             raise ValueError(
                 f"out_indices holds integers from 0 ({FEATURE_NAMES[0]}) to {count - 1} ({FEATURE_NAMES[-1]}), "
-                f"not {out_indices!r}"
+                f"in a sequence, not {out_indices!r}"
             )
         self.out_indices = tuple(i % count for i in given)
         self.network = network
         self.config = network.config
         self.pretrained_cfg = network.pretrained_cfg
-        self.feature_info = [network.feature_info[i] for i in self.out_indices]
+        self.feature_info = [_inside("network.", network.feature_info[i]) for i in self.out_indices]
         network.head = ClassifierHead(network.num_features, 0, 0.0, None)
-        for info in [i for stage in network.feature_info[max(self.out_indices) + 1 :] for i in stage.values()]:
-            network.set_submodule(info["module"], nn.Identity())
+        network.drop_stages_after(max(self.out_indices))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See :meth:`VideoNetwork.set_grad_checkpointing`."""
         self.network.set_grad_checkpointing(enable)
 
     def forward(self, clip: Clip) -> list[Tensor | Maps]:
-        maps = self.network.forward_intermediates(clip, self.out_indices)
+        """Feature maps of clips (B, in_chans, alpha T, H, W), one entry a stage of ``out_indices``.
+
+        Returns:
+            For a SlowFast network pairs (Slow map, Fast map), for a network of one pathway maps (B, C, T, H, W), sized
+            as ``feature_info`` says: the stages' outputs, before any lateral connection.
+        """
+        maps = self.network.forward_stages(clip, self.out_indices)
         return [m if len(m) > 1 else m[0] for m in maps]
 
 
@@ -238,6 +260,13 @@ def keep_channels_last(x: Tensor, source: Tensor) -> Tensor:
     if source.is_contiguous(memory_format=torch.channels_last_3d) and not source.is_contiguous():
         return x.contiguous(memory_format=torch.channels_last_3d)
     return x
+
+
+def _inside(prefix: str, info: dict[str, Any]) -> dict[str, Any]:
+    """A record of feature maps as seen from a module that holds the network."""
+    if "module" in info:
+        return {**info, "module": prefix + info["module"]}
+    return {pathway: _inside(prefix, record) for pathway, record in info.items()}
 
 
 def _as_maps(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

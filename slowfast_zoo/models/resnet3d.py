@@ -44,13 +44,16 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
         # The pooling belongs to the input of res3: the map of res2 still has all frames.
         reductions = (1, 1, 2, 2, 2) if config.temporal_pool else (1, 1, 1, 1, 1)
         self.feature_info = [
-            {"pathway": self.pathway.feature_info(i, "pathway.", temporal_reduction=reductions[i])}
+            self.pathway.feature_info(i, "pathway.", temporal_reduction=reductions[i])
             for i in range(len(FEATURE_NAMES))
         ]
         init_weights(self)
 
-    def forward_intermediates(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
-        x = frames = self._check_frames(clip, "clip", self.config.in_chans, 2 if self.config.temporal_pool else 1)
+    def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
+        if isinstance(clip, (tuple, list)) and len(clip) == 1:  # as other projects' pipelines hand over one pathway
+            clip = clip[0]
+        multiple = self.config.alpha * (2 if self.config.temporal_pool else 1)
+        x = frames = self._check_frames(clip, "clip", self.config.in_chans, multiple)
         maps: dict[int, Maps] = {}
         for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):
             x = keep_channels_last(getattr(self.pathway, stage)(x), frames)
@@ -59,3 +62,7 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
             if stage == "res2":
                 x = self.temporal_pool(x)
         return [maps[i] for i in out_indices]
+
+    def drop_stages_after(self, stage: int) -> None:
+        for name in FEATURE_NAMES[stage + 1 :]:
+            delattr(self.pathway, name)

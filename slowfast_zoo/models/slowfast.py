@@ -85,17 +85,25 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
         ]
         init_weights(self)
 
-    def forward_intermediates(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
-        slow, fast = frames, fast_frames = self.pathway_inputs(clip)  # (B, C, T, H, W), (B, C', alpha T, H, W)
+    def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
+        frames, fast = self.pathway_inputs(clip)  # (B, C, T, H, W), (B, C', alpha T, H, W)
+        slow = frames
         maps: dict[int, Maps] = {}
         for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):
             slow = keep_channels_last(getattr(self.slow, stage)(slow), frames)
-            fast = keep_channels_last(getattr(self.fast, stage)(fast), fast_frames)
+            fast = keep_channels_last(getattr(self.fast, stage)(fast), frames)
             if i in out_indices:
                 maps[i] = (slow, fast)
             if i < max(out_indices):
                 slow, fast = self.lateral[stage](slow, fast)
         return [maps[i] for i in out_indices]
+
+    def drop_stages_after(self, stage: int) -> None:
+        for name in FEATURE_NAMES[stage + 1 :]:
+            delattr(self.slow, name)
+            delattr(self.fast, name)
+        for name in set(self.lateral) & set(FEATURE_NAMES[stage:]):
+            del self.lateral[name]
 
     def pathway_inputs(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """What each pathway is given: the clip's frames by ``config.slow_indices``, or the pair as the caller made it.
@@ -135,6 +143,7 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
             )
         else:
             fast = self._check_frames(clip, "clip", channels, config.alpha)
+            # Slices, not an index tensor: they need no constant on the right device, and export as plain slicing.
             slow = torch.cat([fast[:, :, i : i + 1] for i in config.slow_indices(fast.shape[2])], dim=2)
         return slow, weaken(fast, config.fast_input)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from slowfast_zoo.models import ARCHITECTURES, ResNet3DConfig, SlowFastConfig
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -53,6 +55,11 @@ class WeightsRecord:
     def tag(self) -> str:
         """What follows the architecture in the name: source and dataset."""
         return self.name.partition(".")[2]
+
+    @property
+    def config(self) -> SlowFastConfig | ResNet3DConfig:
+        """The configuration of the network that holds the weights."""
+        return ARCHITECTURES[self.architecture].replace(**self.overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the manifest."""
