@@ -8,6 +8,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, build
 
 
+def batch_norm_outputs(config: SlowFastConfig | ResNet3DConfig, side: int = 256) -> float:
+    """Outputs of all batch norms for one clip, x 10^9. Some published figures count five operations for each."""
+    outputs: list[int] = []
+    with torch.device("meta"), torch.no_grad():
+        network = build(config).eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm3d):
+                module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.numel()))
+        network(torch.empty(1, config.in_chans, config.clip_frames, side, side))
+    return sum(outputs) / 1e9
+
+
 def gflops_and_parameters(config: SlowFastConfig | ResNet3DConfig, side: int = 256) -> tuple[float, int]:
     """GFLOPs in the paper's sense (multiply-adds x 10^9) of one side x side clip, and the number of parameters.
 
