@@ -178,13 +178,13 @@ def pretrained_cfg(architecture: str, record: WeightsRecord | None, config: Netw
         "mean": [_FAIR_MEAN] * config.in_chans,
         "std": [_FAIR_STD] * config.in_chans,
         "channel_order": "rgb",
-        "scale": config.crop,
+        "scale": ARCHITECTURES[architecture].crop,
     }
     known = record or default_record(architecture)
     if known and config.in_chans == 3:
         preprocessing.update(copy.deepcopy(dict(known.preprocessing)))
-    if config.crop != ARCHITECTURES[architecture].crop:  # another crop than the weights', at the same relative scale
-        preprocessing["scale"] = round(preprocessing["scale"] * config.crop / ARCHITECTURES[architecture].crop)
+    # Another crop sees the same part of the picture.
+    preprocessing["scale"] = preprocessing["scale"] * config.crop // ARCHITECTURES[architecture].crop
     preprocessing["crop"] = config.crop
     labels = record.labels if record and record.config.num_classes == config.num_classes else None
     return {
