@@ -141,6 +141,10 @@ def _resolve(name: str) -> tuple[str, WeightsRecord | None]:
         return records()[name].architecture, records()[name]
     if name in ARCHITECTURES:
         return name, None
+    if name.startswith(("hf-hub:", "local-dir:")):
+        raise ValueError(
+            f"networks cannot be made from {name!r}: load a file with checkpoint_path=..., under its own name"
+        )
     architecture = name.partition(".")[0]
     if architecture in ARCHITECTURES:
         tagged = list_models(f"{architecture}.*", pretrained=True)

@@ -68,9 +68,10 @@ def _entry_point(architecture: str) -> Callable[..., nn.Module]:
         pretrained_cfg_overlay: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> nn.Module:
-        if not isinstance(pretrained_cfg, str):  # a record of the weights, as timm's class or as a mapping
-            record = pretrained_cfg if isinstance(pretrained_cfg, Mapping) else vars(pretrained_cfg or object)
-            pretrained_cfg = record.get("tag")
+        if isinstance(pretrained_cfg, Mapping):
+            pretrained_cfg = pretrained_cfg.get("tag")
+        elif not isinstance(pretrained_cfg, str):  # timm's PretrainedCfg, or None
+            pretrained_cfg = getattr(pretrained_cfg, "tag", None)
         name = f"{architecture}.{pretrained_cfg}" if pretrained_cfg else architecture
         overlay = dict(pretrained_cfg_overlay or {})
         if pretrained and "file" in overlay:  # timm's way to weights in a file of one's own

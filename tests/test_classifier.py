@@ -188,7 +188,7 @@ def test_what_cannot_classify() -> None:
             VideoClassifier(wrong)
     with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
         VideoClassifier(network(), device="nonsense")
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         VideoClassifier(network(), batch_size=0)
 
 

@@ -72,7 +72,7 @@ def test_predict_the_sample_where_only_ascii_can_be_printed() -> None:
         (["predict", "VIDEO", "VIDEO", "--plot", "a.png"], "--plot draws a single video, but 2 were given"),
         (["predict", "VIDEO", "--plot", "a.txt"], "the suffix must be one of"),
         (["predict", "VIDEO", "--plot", "nowhere/a.png"], "no folder to draw into: nowhere"),
-        (["predict", "VIDEO", "--clips", "0"], "clips must be at least 1"),
+        (["predict", "VIDEO", "--clips", "0"], "clips must be an integer of at least 1"),
         (["predict", "VIDEO", "--device", "nonsense"], "device 'nonsense' cannot be used"),
         (["predict", "VIDEO", "--crops", "2"], "invalid choice: 2"),
         (["list", "nonsense"], "no model matches 'nonsense'"),

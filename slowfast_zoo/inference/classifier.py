@@ -145,8 +145,7 @@ class VideoClassifier:
         labels: Sequence[str] | None = None,
         pretrained: bool = True,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        _at_least_one(batch_size, "batch_size")
         model: Any = model_or_name
         if isinstance(model_or_name, str):
             model = create_model(model_or_name, pretrained=pretrained)
@@ -191,8 +190,8 @@ class VideoClassifier:
             VideoDecodeError: it cannot be decoded.
             ValueError: ``clips``, ``crops`` or ``top_k`` make no sense.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        for name, value in (("clips", clips), ("crops", crops), ("top_k", top_k)):
+            _at_least_one(value, name)
         transform = replace(self.transform, crops=crops)
         config = self.model.config
         with VideoReader(video) as reader:
@@ -229,6 +228,11 @@ class VideoClassifier:
         while batch := list(itertools.islice(views, self.batch_size)):
             clip = torch.stack(batch).to(device=parameter.device, dtype=parameter.dtype)
             yield self.model.probabilities(clip).float().cpu()
+
+
+def _at_least_one(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def _checked(device: str | torch.device | None) -> torch.device | None:

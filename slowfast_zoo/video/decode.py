@@ -72,7 +72,7 @@ class VideoReader:
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 2) -> None:
         self.path = os.fspath(path)
-        self._av = _require_av()
+        self._av = require_av()
         self._threads = threads
         self._damage: str | None = None
         self._ready = False
@@ -354,13 +354,14 @@ class VideoReader:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _require_av() -> ModuleType:
+def require_av() -> ModuleType:
+    """PyAV, or a MissingDependencyError that names the extra."""
     try:
         import av
         import av.video.reformatter
     except ImportError as error:
         raise MissingDependencyError(
-            f'reading video needs PyAV ({error}): pip install "slowfast-zoo[video]"'
+            f'reading and writing video needs PyAV ({error}): pip install "slowfast-zoo[video]"'
         ) from error
     return av
 

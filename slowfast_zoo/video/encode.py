@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .decode import require_av
+
 SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
@@ -56,8 +58,7 @@ def write_video(
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}")
 
-    import av
-
+    av: Any = require_av()
     options = {"crf": str(crf), "preset": preset, "threads": str(threads)}
     if keyframe_interval is not None:
         options["g"] = str(keyframe_interval)
