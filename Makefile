@@ -16,7 +16,7 @@ unexport PYTHONHOME PYTHONPATH
 .PHONY: demo test clean
 
 demo: $(VENV)/.installed-all
-	$(BIN)/slowfast-zoo predict slowfast_zoo/video/samples/camera_moves.mp4 --crops 1 --plot camera_moves.png
+	$(BIN)/slowfast-zoo predict slowfast_zoo/video/samples/camera_moves.mp4 --plot camera_moves.png
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .

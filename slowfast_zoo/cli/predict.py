@@ -18,13 +18,18 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="classify videos",
-        description="Classify videos by the paper's protocol: clips spread over each video, 3 crops a clip, averaged.",
+        description="Classify videos by the paper's protocol: clips spread over each video, crops of each, averaged.",
     )
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="video files")
     parser.add_argument("--sample", action="store_true", help="classify the short video that comes with the package")
     parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=10, help="clips spread over a video (default: %(default)s)")
-    parser.add_argument("--crops", type=int, default=3, choices=(1, 3), help="crops of a clip (default: %(default)s)")
+    parser.add_argument(
+        "--crops",
+        type=int,
+        choices=(1, 3),
+        help="crops of a clip (default: what suits the weights, else the paper's 3)",
+    )
     parser.add_argument("--top-k", type=int, default=5, help="classes to show (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="a JSON array with one object a video")

@@ -171,7 +171,7 @@ class VideoClassifier:
         self,
         video: str | os.PathLike[str],
         clips: int = 10,
-        crops: int = 3,
+        crops: int | None = None,
         top_k: int = 5,
         *,
         progress: bool = False,
@@ -181,7 +181,8 @@ class VideoClassifier:
         Args:
             video: path of a file.
             clips: clips spread evenly from start to end; 1 is the centre. A video no longer than a clip is one clip.
-            crops: 3 along the longer side, or 1 in the centre.
+            crops: 3 along the longer side, or 1 in the centre. None takes what the weights are best seen with, and the
+                paper's 3 where their record does not say.
             top_k: how many classes to list, at most as many as there are.
             progress: show a progress bar on a terminal if it takes long.
 
@@ -190,6 +191,8 @@ class VideoClassifier:
             VideoDecodeError: it cannot be decoded.
             ValueError: ``clips``, ``crops`` or ``top_k`` make no sense.
         """
+        if crops is None:
+            crops = self.model.pretrained_cfg.get("crops", 3)
         for name, value in (("clips", clips), ("crops", crops), ("top_k", top_k)):
             _at_least_one(value, name)
         transform = replace(self.transform, crops=crops)

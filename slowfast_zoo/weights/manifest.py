@@ -32,8 +32,8 @@ class WeightsRecord:
         bytes: its size.
         license: SPDX identifier.
         origin: who made them and how.
-        preprocessing: mean, std, channel_order, scale (shorter side), crop; and flip, whether mirroring keeps
-            the label.
+        preprocessing: mean, std, channel_order, scale (shorter side), crop; flip, whether mirroring keeps the label;
+            crops, how many crops of a clip to average.
         metrics: each with its name, value, protocol, and either ``measured_by`` or ``claimed_by``.
     """
 
