@@ -78,11 +78,15 @@ NOTES = {
     3: (
         "With temporal kernels alternating between 3 and 1 in res3 to res5, as in I3D networks. With 3 in every block, as "
         "Table 1 has it and as every SlowFast row needs it (the row without lateral connections is the sum of both "
-        "pathways: {slow:.2f} + {fast:.2f}), the Fast pathway alone costs {fast:.2f} GFLOPs: that is `fast_r50_4x16`."
+        "pathways: {slow:.2f} + {fast:.2f}), the Fast pathway alone costs {fast:.2f} GFLOPs: that is `fast_r50_4x16`. "
+        "The match is the weakest here: it was picked, as the most usual pattern, from a search over kernel patterns in which "
+        "dozens of less regular ones fit as well, and the parameters agree only when cut off, not rounded."
     ),
     4: (
         "With kernel 7 in the lateral convolutions; the default row has 5. Layers whose βC is not whole are rounded up. "
-        "All five rows agree in this reading."
+        "All five rows agree in this reading, which was the best of twelve tried (six ways of rounding, kernels 5 and 7). "
+        "The gray-scale and optical-flow rows are counted with kernel 5, which fits them; the ablations' kernels are thus not "
+        "settled."
     ),
     5: (
         "With kernel 7 in the lateral convolutions, and βC instead of 2βC outputs there: the Slow pathway then gets as many "
@@ -169,6 +173,10 @@ def page() -> str:
         "(`torch.utils.flop_counter`, halved). The test suite checks every row: GFLOPs within 0.5 % of the published value "
         "or equal to its printed digits, parameters to their printed digits. Where the paper leaves a choice open, the note "
         "says which reading gives its number.",
+        "",
+        "**Notes 3 to 7 are inferences.** Each reading was found by trying variants until one gave the published number; "
+        "neither the paper nor published code confirms it. That a number is met shows that the reading is possible, not that "
+        "it is what the authors ran.",
         "",
         "| table | row | network | GFLOPs, paper | GFLOPs, counted | parameters, paper | parameters, counted | note |",
         "|---|---|---|---:|---:|---:|---:|---|",
