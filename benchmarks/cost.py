@@ -16,7 +16,8 @@ def batch_norm_outputs(config: SlowFastConfig | ResNet3DConfig, side: int = 256)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm3d):
                 module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.numel()))
-        network(torch.empty(1, config.in_chans, config.clip_frames, side, side))
+        clip = torch.empty(1, config.in_chans, config.clip_frames, side, side)
+        network(clip, [torch.empty(1, 4)]) if config.roi else network(clip)
     return sum(outputs) / 1e9
 
 
@@ -33,5 +34,6 @@ def gflops_and_parameters(config: SlowFastConfig | ResNet3DConfig, side: int = 2
         if isinstance(config, SlowFastConfig) and config.fast_input == "flow":
             clip = (clip[:, :, : config.frames], torch.empty(1, 2, config.clip_frames, side, side))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(clip)
+        # With heads that see boxes, for one box.
+        network(clip, [torch.empty(1, 4, device="meta")]) if config.roi else network(clip)
     return counter.get_total_flops() / 2e9, sum(p.numel() for p in network.parameters())

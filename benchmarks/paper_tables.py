@@ -68,7 +68,7 @@ NOTES = {
     1: (
         "R-101 has temporal kernels in the first 6 of res4's 23 blocks, in both pathways and alone; this is also what "
         "FAIR's published models named `R101_50_50` have. With temporal kernels in all 23, as in other published models, "
-        "8 × 8 costs {r101all:.2f} GFLOPs: that network is `slowfast_r101all_8x8`. PyTorchVideo's model zoo says 127.20 for it, because its "
+        "8 × 8 costs {r101all:.2f} GFLOPs: that network is `slowfast_r101_8x8.pytorchvideo_k400`. PyTorchVideo's model zoo says 127.20 for it, because its "
         "counter adds five operations for each output of a batch norm; counted so, it is {r101all_with_norms:.2f}."
     ),
     2: (
@@ -103,9 +103,12 @@ NOTES = {
     ),
 }
 
+# R-101 with temporal kernels in all of res4's 23 blocks.
+R101_ALL: dict[str, Any] = {"temporal_kernels": ((1, 1, 1, 3, 3), (5, 3, 3, 3, 3))}
+
 # Costs that the notes name.
 ALTERNATIVES: dict[str, tuple[str, dict[str, Any]]] = {
-    "r101all": ("slowfast_r101all_8x8", {}),
+    "r101all": ("slowfast_r101_8x8", R101_ALL),
     "nl_122": (
         "slowfast_r101_nl_16x8",
         {"non_local": {"blocks": {"res4": (6, 13, 20)}, "instantiation": "dot_product", "pool": (1, 2, 2)}},
@@ -194,7 +197,7 @@ def page() -> str:
         key: gflops_and_parameters(ARCHITECTURES[name].replace(**overrides))[0]
         for key, (name, overrides) in ALTERNATIVES.items()
     }
-    norms = batch_norm_outputs(ARCHITECTURES["slowfast_r101all_8x8"])
+    norms = batch_norm_outputs(ARCHITECTURES["slowfast_r101_8x8"].replace(**R101_ALL))
     costs["r101all_with_norms"] = costs["r101all"] + 5 * norms
     lines += [f"{number}. {text.format(**costs)}" for number, text in NOTES.items()]
     lines += [

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._torchvision import check_torchvision
 from .errors import MissingDependencyError, SlowFastZooError, VideoDecodeError, WeightsError
-from .factory import create_model, create_transform, list_models, load_checkpoint
-from .models import NonLocalConfig
+from .factory import create_model, create_transform, list_models, load_checkpoint, load_image_weights
+from .models import NonLocalConfig, RoIConfig
 
 if TYPE_CHECKING:
     from .inference.classifier import Prediction, VideoClassifier
@@ -25,6 +25,7 @@ __all__ = [
     "MissingDependencyError",
     "NonLocalConfig",
     "Prediction",
+    "RoIConfig",
     "SlowFastZooError",
     "VideoClassifier",
     "VideoDecodeError",
@@ -33,6 +34,7 @@ __all__ = [
     "create_transform",
     "list_models",
     "load_checkpoint",
+    "load_image_weights",
     "register_with_timm",
 ]
 

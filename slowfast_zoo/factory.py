@@ -7,16 +7,28 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 from .errors import WeightsError
 from .models import ARCHITECTURES, FeatureNetwork, NetworkConfig, SlowFastConfig, VideoNetwork, build
 from .video.transforms import ClipTransform
-from .weights import WeightsRecord, default_record, find_weights, load_checkpoint, records
+from .weights import (
+    Folder,
+    WeightsRecord,
+    default_record,
+    find_weights,
+    is_folder,
+    load_checkpoint,
+    load_image_weights,
+    read_folder,
+    records,
+)
 
-__all__ = ["create_model", "create_transform", "list_models", "load_checkpoint"]
+__all__ = ["create_model", "create_transform", "list_models", "load_checkpoint", "load_image_weights"]
 
 # FAIR's normalisation, on a scale from 0 to 1: what the paper's own weights were trained with.
 _FAIR_MEAN, _FAIR_STD = 0.45, 0.225
@@ -40,14 +52,19 @@ def create_model(
     Args:
         name: an architecture, such as ``slowfast_r50_4x16`` (T x tau: 4 Slow frames at a temporal stride of 16), or one
             of its sets of weights, ``architecture.tag``, whose configuration it then has even without ``pretrained``.
-        pretrained: load the weights: the tag's, or for an untagged name the architecture's default ones.
-        checkpoint_path: load this file instead.
+            Also ``hf-hub:owner/repo[@revision]``, a repository on the Hugging Face Hub, and ``local-dir:PATH``, a
+            folder, as ``model.push_to_hub`` and ``model.save_pretrained`` make them; their weights are loaded whatever
+            ``pretrained`` says.
+        pretrained: load the weights: the tag's, or for an untagged name the architecture's default ones, whose
+            configuration it then has too. They are looked for in the package, the cache, on the Hugging Face Hub and at
+            their publisher's, and verified.
+        checkpoint_path: load this file instead, of any layout that :func:`load_checkpoint` reads.
         num_classes: classes; another number than the weights have gives a new classifier, 0 none at all.
-        in_chans: channels of a frame.
+        in_chans: channels of a frame. The stems of weights for three channels are fitted to another number.
         features_only: give a :class:`~slowfast_zoo.models.FeatureNetwork`, which returns the stages' feature maps.
         out_indices: which stages those are, from 0 (stem) to 4 (res5); all of them by default.
         drop_rate: dropout before the classifier.
-        cache_dir: where downloaded weights are kept. All of today's weights come with the package.
+        cache_dir: where downloaded weights are kept, instead of the Hugging Face Hub's cache (``HF_HOME``).
         **architecture_overrides: fields of the configuration, such as ``width``, ``depths``, ``frames``, ``stride``,
             ``alpha``, ``beta``, ``fusion``, ``fast_input`` or ``non_local``:
             see :class:`~slowfast_zoo.models.SlowFastConfig` and :class:`~slowfast_zoo.models.ResNet3DConfig`.
@@ -59,29 +76,40 @@ def create_model(
     Raises:
         ValueError: an unknown name (near ones are suggested), or values that make no network.
         TypeError: a keyword that the architecture does not have.
-        FileNotFoundError: there is no file at ``checkpoint_path``.
-        WeightsError: no weights of that name, or weights that cannot be read or do not fit.
+        FileNotFoundError: there is no file at ``checkpoint_path``, or no folder after ``local-dir:``.
+        WeightsError: no weights of that name, or weights that cannot be found, verified or read, or do not fit.
     """
-    architecture, record = _resolve(name)
     if out_indices is not None and not features_only:
         raise ValueError("out_indices selects feature maps and needs features_only=True")
-    record = record or (default_record(architecture) if pretrained else None)
-    config = record.config if record else ARCHITECTURES[architecture]
+    folder = read_folder(name, cache_dir) if is_folder(name) else None
+    if folder:
+        architecture, record, config = folder.architecture, folder.record, folder.config
+        checkpoint_path = checkpoint_path or folder.weights_path
+    else:
+        architecture, record = resolve(name)
+        record = record or (default_record(architecture) if pretrained else None)
+        config = record.config if record else ARCHITECTURES[architecture]
+    if pretrained and checkpoint_path is None:
+        record = _must_exist(record, architecture)
     depths = architecture_overrides.get("depths")
     if depths is not None and not {"temporal_kernels", "non_local"} & set(architecture_overrides):
         config = config.with_depths(architecture_overrides.pop("depths"))
     config = config.replace(
-        in_chans=in_chans,
+        in_chans=in_chans if folder is None or in_chans != 3 else config.in_chans,
         num_classes=config.num_classes if num_classes is None else num_classes,
         drop_rate=config.drop_rate if drop_rate is None else drop_rate,
         **architecture_overrides,
     )
-    model = build(config)
-    model.pretrained_cfg = pretrained_cfg(architecture, record, config)
+    if pretrained and checkpoint_path is None and record:
+        checkpoint_path = find_weights(record, cache_dir)
+    # Weights that are about to be read need no initialisation, and no memory beside their own.
+    with torch.device("meta") if checkpoint_path is not None else nullcontext():
+        model = build(config)
+    model.pretrained_cfg = pretrained_cfg(architecture, record, config, folder)
     if checkpoint_path is not None:
-        load_checkpoint(model, checkpoint_path, new_classifier=num_classes is not None)
-    elif pretrained:
-        load_checkpoint(model, find_weights(_must_exist(record, architecture)), new_classifier=num_classes is not None)
+        new_classifier = num_classes is not None
+        load_checkpoint(model, checkpoint_path, new_classifier=new_classifier, adapt_stems=config.in_chans != 3)
+        model.to(torch.get_default_device())
     return FeatureNetwork(model, out_indices) if features_only else model
 
 
@@ -121,8 +149,11 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
         ValueError: an unknown name, or settings that contradict each other.
         TypeError: an unknown keyword, or something that is neither a network of this library nor a name.
     """
-    if isinstance(model_or_name, str):
-        architecture, record = _resolve(model_or_name)
+    if isinstance(model_or_name, str) and is_folder(model_or_name):
+        folder = read_folder(model_or_name)
+        cfg = pretrained_cfg(folder.architecture, folder.record, folder.config, folder)
+    elif isinstance(model_or_name, str):
+        architecture, record = resolve(model_or_name)
         record = record or default_record(architecture)
         config = record.config if record else ARCHITECTURES[architecture]
         cfg = pretrained_cfg(architecture, record, config)
@@ -133,18 +164,19 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
     return ClipTransform.from_record(cfg, training=training, **overrides)
 
 
-def _resolve(name: str) -> tuple[str, WeightsRecord | None]:
-    """The architecture of a name, and its record where the name has a tag."""
+def resolve(name: str) -> tuple[str, WeightsRecord | None]:
+    """The architecture of a name, and its record where the name has a tag.
+
+    Raises:
+        ValueError: an unknown name; near ones are suggested.
+        TypeError: not a string.
+    """
     if not isinstance(name, str):
         raise TypeError(f"a model name is a string, not {type(name).__name__}")
     if name in records():
         return records()[name].architecture, records()[name]
     if name in ARCHITECTURES:
         return name, None
-    if name.startswith(("hf-hub:", "local-dir:")):
-        raise ValueError(
-            f"networks cannot be made from {name!r}: load a file with checkpoint_path=..., under its own name"
-        )
     architecture = name.partition(".")[0]
     if architecture in ARCHITECTURES:
         tagged = list_models(f"{architecture}.*", pretrained=True)
@@ -158,15 +190,18 @@ def _resolve(name: str) -> tuple[str, WeightsRecord | None]:
 
 def _must_exist(record: WeightsRecord | None, architecture: str) -> WeightsRecord:
     if record is None:
-        known = f"the only ones are {', '.join(list_models(pretrained=True))}"
+        near = difflib.get_close_matches(architecture, sorted(records()), n=3, cutoff=0.4)
         raise WeightsError(
-            f"{architecture} has no pretrained weights here; {known}. "
-            "Load a file of your own with checkpoint_path=..., or start from scratch with pretrained=False."
+            f"{architecture} has no pretrained weights; among those that have some: {', '.join(near)}. Load a file of "
+            "your own with checkpoint_path=..., or start from scratch with pretrained=False. "
+            "list_models(pretrained=True), or slowfast-zoo list --pretrained, gives all."
         )
     return record
 
 
-def pretrained_cfg(architecture: str, record: WeightsRecord | None, config: NetworkConfig) -> dict[str, Any]:
+def pretrained_cfg(
+    architecture: str, record: WeightsRecord | None, config: NetworkConfig, folder: Folder | None = None
+) -> dict[str, Any]:
     """The record of weights and preprocessing that a network carries, with timm's keys where timm has them.
 
     Args:
@@ -174,31 +209,38 @@ def pretrained_cfg(architecture: str, record: WeightsRecord | None, config: Netw
         record: the weights that the network was named for, if any. Without them it has the preprocessing of its
             architecture's default weights, or FAIR's where there are none either.
         config: the network's configuration.
+        folder: where the network was saved, if it comes from there; its preprocessing and labels come first.
     """
     first_conv: Any = "pathway.stem.conv1.conv"
     if isinstance(config, SlowFastConfig):
         first_conv = ("slow.stem.conv1.conv", "fast.stem.conv1.conv")
-    preprocessing: dict[str, Any] = {
-        "mean": [_FAIR_MEAN] * config.in_chans,
-        "std": [_FAIR_STD] * config.in_chans,
-        "channel_order": "rgb",
-        "scale": ARCHITECTURES[architecture].crop,
-    }
     known = record or default_record(architecture)
-    if known and config.in_chans == 3:
-        preprocessing.update(copy.deepcopy(dict(known.preprocessing)))
+    usual = folder.config if folder else known.config if known else ARCHITECTURES[architecture]
+    preprocessing: dict[str, Any] = {
+        "mean": [_FAIR_MEAN] * 3,
+        "std": [_FAIR_STD] * 3,
+        "channel_order": "rgb",
+        "scale": usual.crop,
+    }
+    described = folder.preprocessing if folder else known.preprocessing if known else {}
+    preprocessing.update(copy.deepcopy(dict(described)))
+    for key in ("mean", "std"):  # other channels than the weights' are each normalised like their average
+        values = preprocessing[key]
+        if len(values) != config.in_chans:
+            preprocessing[key] = [sum(values) / len(values)] * config.in_chans
     # Another crop sees the same part of the picture.
-    preprocessing["scale"] = preprocessing["scale"] * config.crop // ARCHITECTURES[architecture].crop
+    preprocessing["scale"] = preprocessing["scale"] * config.crop // usual.crop
     preprocessing["crop"] = config.crop
-    labels = record.labels if record and record.config.num_classes == config.num_classes else None
+    labels: Any = folder.labels if folder else record.labels if record else None
     return {
         "architecture": architecture,
         "tag": record.tag if record else "",
+        "based_on": folder.based_on if folder else "",
         **preprocessing,
         "interpolation": "bilinear",
         "input_size": (config.in_chans, config.clip_frames, config.crop, config.crop),
         "num_classes": config.num_classes,
-        "labels": labels,
+        "labels": labels if usual.num_classes == config.num_classes else None,
         "license": record.license if record else None,
         "first_conv": first_conv,
         "classifier": "head.fc",

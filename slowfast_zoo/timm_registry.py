@@ -50,9 +50,10 @@ def register_with_timm() -> list[str]:
             config = record.config if record else ARCHITECTURES[architecture]
             cfg = pretrained_cfg(architecture, record, config)
             known = {key: value for key, value in cfg.items() if key in fields}
-            # A star marks timm's default. The file is there for information: create_model finds and verifies it.
+            # A star marks timm's default. File and URL are there for information: create_model finds and verifies them.
             key = f"{record.name}{'*' * record.default}" if record else architecture
-            cfgs[key] = PretrainedCfg(**known, file=record.file if record else None)
+            url = record.source["url"] if record and record.source else ""
+            cfgs[key] = PretrainedCfg(**known, file=record.file if record else None, url=url)
     default_cfgs.update(generate_default_cfgs(cfgs))
     for architecture in new:
         globals()[architecture] = register_model(_entry_point(architecture))

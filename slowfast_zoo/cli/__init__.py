@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from slowfast_zoo.errors import SlowFastZooError
 
-from . import models, predict
+from . import models, predict, weights
 
 _INTERRUPTED, _READER_GONE = 130, 141  # what shells report for SIGINT and SIGPIPE
 
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     models.add_commands(commands)
     predict.add_command(commands)
+    weights.add_commands(commands)
     return parser
 
 

@@ -65,19 +65,50 @@ def run_info(args: argparse.Namespace) -> int:
     ]
     if facts["labels"]:
         rows.append((f"{len(facts['labels'])} classes", ", ".join(facts["labels"])))
-    if weights:
-        rows += [
-            ("weights", f"{weights['dataset']}; {weights['origin']}"),
-            ("licence", weights["license"]),
-            ("file", f"{weights['bytes'] / 2**20:.2f} MiB, SHA-256 {weights['sha256']}"),
-            *(("measured" if "measured_by" in metric else "claimed", _metric(metric)) for metric in weights["metrics"]),
-        ]
-    else:
-        rows.append(("weights", ", ".join(facts["pretrained"]) or "none published here"))
+    rows += _weights_rows(weights) if weights else [("weights", ", ".join(facts["pretrained"]) or "none published")]
     print(facts["name"])
     for title, text in rows:
-        print(textwrap.fill(text, 100, initial_indent=f"  {title:<12} ", subsequent_indent=" " * 15))
+        # Addresses and hashes stay whole, to be copied.
+        wrap = textwrap.TextWrapper(100, break_long_words=False, break_on_hyphens=False, subsequent_indent=" " * 15)
+        wrap.initial_indent = f"  {title:<12} "
+        print(wrap.fill(text))
     return 0
+
+
+def _weights_rows(weights: dict[str, Any]) -> list[tuple[str, str]]:
+    """One set of weights in full."""
+    source, hub = weights["source"], weights["hub"]
+    rows = [("weights", f"{weights['dataset']}; {weights['origin']}"), ("licence", weights["license"])]
+    if weights["file"]:
+        rows.append(("file", f"in the package, {_size(weights['bytes'])}, SHA-256 {weights['sha256']}"))
+    if hub:
+        rows.append(("Hub", f"{hub['repo']}@{hub['revision']}, {_size(weights['bytes'])}, SHA-256 {weights['sha256']}"))
+    elif source:
+        rows.append(("Hub", "not published there yet: the publisher's file is used"))
+    if source:
+        hash_ = source["hash"]
+        published = f"{hash_['algorithm']} {hash_['prefix']} ({hash_['from']})" if hash_ else "no hash is published"
+        rows += [
+            ("publisher", f"{source['project']} {source['name']}"),
+            ("URL", source["url"]),
+            ("its hash", published),
+        ]
+    test = weights["preprocessing"]
+    views = f"{test.get('clips', 10)} clips x {test.get('crops', 3)} crops"
+    rows.append(
+        (
+            "test",
+            f"{views}, {test.get('view_average', 'scores')} of the views averaged, clips as {test['clip_sampling']}",
+        )
+    )
+    overrides = ", ".join(f"{key}={value!r}" for key, value in weights["overrides"].items())
+    rows.append(("as trained", overrides))
+    rows += [("measured" if "measured_by" in metric else "claimed", _metric(metric)) for metric in weights["metrics"]]
+    return rows + [("note", note) for note in weights["notes"]]
+
+
+def _size(count: int | None) -> str:
+    return "of unknown size" if count is None else f"{count / 2**20:.2f} MiB"
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -97,7 +128,8 @@ def describe(name: str) -> dict[str, Any]:
         model: Any = create_model(name).eval()
         config, preprocessing = model.config, model.pretrained_cfg
         with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, config.in_chans, config.clip_frames, config.crop, config.crop))
+            clip = torch.empty(1, config.in_chans, config.clip_frames, config.crop, config.crop)
+            model(clip, [torch.empty(1, 4)]) if config.roi else model(clip)  # one person, where persons are asked for
     record = records().get(name)
     labels = preprocessing["labels"]
     return {

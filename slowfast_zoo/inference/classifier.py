@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.factory import create_model, create_transform
-from slowfast_zoo.video import ClipSpan, VideoReader, load_labels, sample_clips
+from slowfast_zoo.video import ClipSpan, VideoReader, sample_clips
+from slowfast_zoo.weights import class_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,8 +258,7 @@ def _model_name(model: Any) -> str:
 
 def _labels_of(model: Any) -> tuple[str, ...] | None:
     """The class names of the model's weights, unless it has got another classifier since."""
-    name = model.pretrained_cfg.get("labels")
-    labels = load_labels(name) if name else None
+    labels = class_names(model.pretrained_cfg.get("labels"))
     return labels if labels is not None and len(labels) == model.num_classes else None
 
 

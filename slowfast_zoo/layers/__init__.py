@@ -6,6 +6,7 @@ from .head import ClassifierHead
 from .lateral import Bidirectional, LateralConnection, TimeStridedConv, TimeStridedSample, TimeToChannel
 from .non_local import INSTANTIATIONS, Instantiation, NonLocal
 from .residual import Bottleneck, Stage
+from .roi_head import RoIHead, RoITemporalPool, as_rois
 from .stem import Stem
 
 __all__ = [
@@ -19,11 +20,14 @@ __all__ = [
     "Instantiation",
     "LateralConnection",
     "NonLocal",
+    "RoIHead",
+    "RoITemporalPool",
     "Stage",
     "Stem",
     "TimeStridedConv",
     "TimeStridedSample",
     "TimeToChannel",
+    "as_rois",
     "fast_input_channels",
     "weaken",
 ]

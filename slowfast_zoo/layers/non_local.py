@@ -18,7 +18,8 @@ class NonLocal(nn.Module):
     The pairwise function f is one of that paper's four (its section 3.2), theta and phi being 1 x 1 x 1 convolutions:
 
     - ``gaussian``: softmax over j of x_i . x_j
-    - ``embedded_gaussian``: softmax over j of theta(x_i) . phi(x_j) / sqrt(inner channels); the scale is upstream's
+    - ``embedded_gaussian``: softmax over j of theta(x_i) . phi(x_j) / sqrt(inner channels); the scale, which that paper
+      does not have, is PySlowFast's
     - ``dot_product``: theta(x_i) . phi(x_j) / N, with N positions
     - ``concatenation``: ReLU(w . [theta(x_i), phi(x_j)]) / N
 
@@ -28,6 +29,9 @@ class NonLocal(nn.Module):
         channels: C.
         instantiation: the pairwise function.
         pool: (T, H, W) max pooling of x before phi and g: fewer keys, at the same queries. (1, 1, 1) is none.
+        pool_first: False pools the outputs of phi and g instead, as MMAction2 does.
+        scaled: the embedded Gaussian's scale.
+        out_bias: whether the convolution out has a bias.
     """
 
     def __init__(
@@ -35,12 +39,17 @@ class NonLocal(nn.Module):
         channels: int,
         instantiation: Instantiation = "embedded_gaussian",
         pool: tuple[int, int, int] = (1, 2, 2),
+        *,
+        pool_first: bool = True,
+        scaled: bool = True,
+        out_bias: bool = True,
     ) -> None:
         super().__init__()
         inner = max(channels // 2, 1)
         self.instantiation = instantiation
-        self.scale = inner**-0.5
+        self.scale = inner**-0.5 if scaled else 1.0
         self.pool = pool
+        self.pool_first = pool_first
         self.g = nn.Conv3d(channels, inner, 1)
         if instantiation != "gaussian":
             self.theta = nn.Conv3d(channels, inner, 1)
@@ -49,13 +58,14 @@ class NonLocal(nn.Module):
             # w . [theta, phi] is a sum of two dot products, so no pair is ever concatenated in memory.
             self.w_theta = nn.Conv3d(inner, 1, 1, bias=False)
             self.w_phi = nn.Conv3d(inner, 1, 1, bias=False)
-        self.out = nn.Conv3d(inner, channels, 1)
+        self.out = nn.Conv3d(inner, channels, 1, bias=out_bias)
         self.norm = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        keys = self._pool(x)
-        weights = self._weights(x, keys)  # (B, N, M): N queries, M keys
-        values = self.g(keys).flatten(2)  # (B, inner, M)
+        keys = self._pool(x)  # (B, C, T', H', W')
+        phi = keys if self.instantiation == "gaussian" else self._project(self.phi, x, keys)
+        weights = self._weights(x, phi.flatten(2))  # (B, N, M): N queries, M keys
+        values = self._project(self.g, x, keys).flatten(2)  # (B, inner, M)
         y = torch.matmul(values, weights.transpose(1, 2))  # (B, inner, N)
         y = y.reshape(*y.shape[:2], *x.shape[2:])  # (B, inner, T, H, W)
         return x + self.norm(self.out(y))  # type: ignore[no-any-return]
@@ -65,15 +75,18 @@ class NonLocal(nn.Module):
         pool = [min(p, size) for p, size in zip(self.pool, x.shape[2:], strict=True)]
         return F.max_pool3d(x, pool, pool) if max(self.pool) > 1 else x
 
-    def _weights(self, x: Tensor, keys: Tensor) -> Tensor:
+    def _project(self, conv: nn.Module, x: Tensor, keys: Tensor) -> Tensor:
+        return conv(keys) if self.pool_first else self._pool(conv(x))
+
+    def _weights(self, x: Tensor, phi: Tensor) -> Tensor:
         if self.instantiation == "gaussian":
-            return torch.matmul(x.flatten(2).transpose(1, 2), keys.flatten(2)).softmax(dim=-1)
+            return torch.matmul(x.flatten(2).transpose(1, 2), phi).softmax(dim=-1)
         theta: Tensor = self.theta(x)
-        phi: Tensor = self.phi(keys)
         if self.instantiation == "concatenation":
-            sums: Tensor = self.w_theta(theta).flatten(2).transpose(1, 2) + self.w_phi(phi).flatten(2)  # (B, N, M)
+            to_phi = self.w_phi(phi[..., None, None]).flatten(2)
+            sums: Tensor = self.w_theta(theta).flatten(2).transpose(1, 2) + to_phi  # (B, N, M)
             return sums.relu() / sums.shape[2]
         # Scaled before the product, which would overflow in float16 otherwise.
-        scale = 1 / keys[0, 0].numel() if self.instantiation == "dot_product" else self.scale
-        pairs = torch.matmul((theta * scale).flatten(2).transpose(1, 2), phi.flatten(2))
+        scale = 1 / phi.shape[2] if self.instantiation == "dot_product" else self.scale
+        pairs = torch.matmul((theta * scale).flatten(2).transpose(1, 2), phi)
         return pairs if self.instantiation == "dot_product" else pairs.softmax(dim=-1)

@@ -1,8 +1,8 @@
 """The networks, their configurations and their names."""
 
 from .architectures import ARCHITECTURES, build
-from .config import NetworkConfig, NonLocalConfig, ResNet3DConfig, SlowFastConfig, config_from_dict
-from .network import FeatureNetwork, VideoNetwork
+from .config import NetworkConfig, NonLocalConfig, ResNet3DConfig, RoIConfig, SlowFastConfig, config_from_dict
+from .network import FeatureNetwork, VideoNetwork, materialize
 from .resnet3d import ResNet3D
 from .slowfast import SlowFast
 
@@ -13,9 +13,11 @@ __all__ = [
     "NonLocalConfig",
     "ResNet3D",
     "ResNet3DConfig",
+    "RoIConfig",
     "SlowFast",
     "SlowFastConfig",
     "VideoNetwork",
     "build",
     "config_from_dict",
+    "materialize",
 ]

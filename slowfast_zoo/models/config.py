@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from slowfast_zoo.layers import FAST_INPUTS, INSTANTIATIONS, FastInput, Instantiation
+from slowfast_zoo.layers import FAST_INPUTS, INSTANTIATIONS, FastInput, Instantiation, RoITemporalPool
+
+from . import validation as check
+from .validation import STAGES as STAGES  # the paper's names, for whoever imports the configurations
 
 Fusion = Literal[
     "time_to_channel_sum",
@@ -24,8 +25,6 @@ SlowFrames = Literal["linspace", "strided"]
 HeadActivation = Literal["softmax", "sigmoid"]
 HeadAverage = Literal["scores", "logits"]
 
-STAGES = ("res2", "res3", "res4", "res5")
-ROWS = ("conv1", *STAGES)
 FEATURE_NAMES = ("stem", *STAGES)  # the stem is conv1 and pool1
 
 Depths = tuple[int, int, int, int]
@@ -52,18 +51,49 @@ class NonLocalConfig:
         fast_blocks: the same for the Fast pathway.
         instantiation: the pairwise function: gaussian, embedded_gaussian, dot_product or concatenation.
         pool: (T, H, W) max pooling of the keys and values.
+        pool_first: pool before the convolutions phi and g (PySlowFast), or after them (MMAction2).
+        scaled: divide the embedded Gaussian's products by the square root of the inner channels.
+        out_bias: whether the last convolution has a bias, of little use before its batch norm.
     """
 
     blocks: tuple[tuple[int, ...], ...] = ((), (), (), ())
     fast_blocks: tuple[tuple[int, ...], ...] = ((), (), (), ())
     instantiation: Instantiation = "embedded_gaussian"
     pool: tuple[int, int, int] = (1, 2, 2)
+    pool_first: bool = True
+    scaled: bool = True
+    out_bias: bool = True
 
     def __post_init__(self) -> None:
         for name in ("blocks", "fast_blocks"):
-            object.__setattr__(self, name, _stage_blocks(getattr(self, name), f"non_local {name}"))
-        _one_of(self.instantiation, INSTANTIATIONS, "non_local instantiation")
-        object.__setattr__(self, "pool", _int_tuple(self.pool, 3, "non_local pool", at_least=1))
+            object.__setattr__(self, name, check.stage_blocks(getattr(self, name), f"non_local {name}"))
+        check.one_of(self.instantiation, INSTANTIATIONS, "non_local instantiation")
+        object.__setattr__(self, "pool", check.int_tuple(self.pool, 3, "non_local pool", at_least=1))
+        for name in ("pool_first", "scaled", "out_bias"):
+            check.boolean(getattr(self, name), f"non_local {name}")
+
+
+@dataclass(frozen=True)
+class RoIConfig:
+    """How a detection head sees a box (section 5 of the paper).
+
+    Attributes:
+        resolution: side of the grid that RoIAlign samples a box at.
+        aligned: RoIAlign's half-pixel shift. Off in PySlowFast's published models, on in MMAction2's.
+        temporal_pool: how frames are pooled before: "avg" (the paper) or "max".
+        context: concatenate the whole map's features, pooled on the same grid, to those of each box (MMAction2).
+    """
+
+    resolution: int = 7
+    aligned: bool = False
+    temporal_pool: RoITemporalPool = "avg"
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        check.integer(self.resolution, "roi resolution", at_least=1)
+        check.one_of(self.temporal_pool, get_args(RoITemporalPool), "roi temporal_pool")
+        for name in ("aligned", "context"):
+            check.boolean(getattr(self, name), f"roi {name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +116,7 @@ class NetworkConfig:
         head_activation: how classes are scored: softmax, or sigmoid where a clip has several labels.
         head_average: whether probabilities of several window positions are averaged, or their logits.
         non_local: non-local blocks, or None.
+        roi: how boxes are seen, in a network that detects actions; None in one that classifies clips.
     """
 
     family: ClassVar[str]
@@ -105,19 +136,20 @@ class NetworkConfig:
     head_activation: HeadActivation = "softmax"
     head_average: HeadAverage = "scores"
     non_local: NonLocalConfig | None = None
+    roi: RoIConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("frames", "stride", "alpha", "width", "in_chans", "res5_dilation"):
-            _integer(getattr(self, name), name, at_least=1)
-        _integer(self.num_classes, "num_classes", at_least=0)
-        _integer(self.crop, "crop", at_least=32)
+            check.integer(getattr(self, name), name, at_least=1)
+        check.integer(self.num_classes, "num_classes", at_least=0)
+        check.integer(self.crop, "crop", at_least=32)
         if self.head_window is not None:
-            _integer(self.head_window, "head_window", at_least=1)
-        _one_of(self.res5_stride, (1, 2), "res5_stride")
-        _one_of(self.head_activation, get_args(HeadActivation), "head_activation")
-        _one_of(self.head_average, get_args(HeadAverage), "head_average")
+            check.integer(self.head_window, "head_window", at_least=1)
+        check.one_of(self.res5_stride, (1, 2), "res5_stride")
+        check.one_of(self.head_activation, get_args(HeadActivation), "head_activation")
+        check.one_of(self.head_average, get_args(HeadAverage), "head_average")
         for name in ("beta", "drop_rate"):
-            object.__setattr__(self, name, _number(getattr(self, name), name))
+            object.__setattr__(self, name, check.number(getattr(self, name), name))
         if not 0 <= self.drop_rate < 1:
             raise ValueError(f"drop_rate is a probability, at least 0 and below 1, not {self.drop_rate!r}")
         if self.beta <= 0:
@@ -129,13 +161,16 @@ class NetworkConfig:
                 f"alpha={self.alpha} does not divide the temporal stride {self.stride}: the Fast pathway takes every "
                 f"(stride / alpha)-th frame. Choose an alpha that divides {self.stride}, or another stride."
             )
-        non_local: Any = self.non_local
-        if isinstance(non_local, Mapping):
-            _known_keywords(non_local, NonLocalConfig, "non_local")
-            non_local = NonLocalConfig(**non_local)
-            object.__setattr__(self, "non_local", non_local)
-        if not isinstance(non_local, NonLocalConfig | None):
-            raise TypeError(f"non_local is a NonLocalConfig, its fields in a mapping, or None, not {non_local!r}")
+        for name, kind in (("non_local", NonLocalConfig), ("roi", RoIConfig)):
+            part: Any = getattr(self, name)
+            if isinstance(part, Mapping):
+                check.known_keywords(part, kind, name)
+                part = kind(**part)
+                object.__setattr__(self, name, part)
+            if part is not None and not isinstance(part, kind):
+                raise TypeError(f"{name} is a {kind.__name__}, its fields in a mapping, or None, not {part!r}")
+        if self.roi and self.head_window is not None:
+            raise ValueError("head_window is for classifying clips; a network with roi pools boxes instead")
 
     # -- what clip the network wants -----------------------------------------------------------------------------------
 
@@ -197,7 +232,7 @@ class NetworkConfig:
             TypeError: a keyword that this family does not have.
             ValueError: a value that makes no network.
         """
-        _known_keywords(overrides, type(self), "this network")
+        check.known_keywords(overrides, type(self), "this network")
         return dataclasses.replace(self, **overrides)
 
     def with_depths(self: C, depths: Any) -> C:
@@ -208,16 +243,18 @@ class NetworkConfig:
         Raises:
             ValueError: not depths.
         """
-        pairs: Any = depths if _is_pair(depths) else (depths, depths)
+        pairs: Any = depths if check.is_pair(depths) else (depths, depths)
         given: Any = self.temporal_kernels  # type: ignore[attr-defined]
-        if _is_pair(given):
-            kernels: Any = tuple(_fit_kernels(k, _depths(d, "depths")) for k, d in zip(given, pairs, strict=True))
+        if check.is_pair(given):
+            kernels: Any = tuple(
+                check.fit_kernels(k, check.depths(d, "depths")) for k, d in zip(given, pairs, strict=True)
+            )
         else:
-            kernels = _fit_kernels(given, _depths(depths, "depths"))
+            kernels = check.fit_kernels(given, check.depths(depths, "depths"))
         non_local = self.non_local and dataclasses.replace(
             self.non_local,
-            blocks=_fit_blocks(self.non_local.blocks, pairs[0]),
-            fast_blocks=_fit_blocks(self.non_local.fast_blocks, pairs[1]),
+            blocks=check.fit_blocks(self.non_local.blocks, pairs[0]),
+            fast_blocks=check.fit_blocks(self.non_local.fast_blocks, pairs[1]),
         )
         return self.replace(depths=depths, temporal_kernels=kernels, non_local=non_local)
 
@@ -254,23 +291,23 @@ class SlowFastConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         given: Any = self.depths
-        slow_depths, fast_depths = given if _is_pair(given) else (given, given)
-        if not _is_pair(self.temporal_kernels):
+        slow_depths, fast_depths = given if check.is_pair(given) else (given, given)
+        if not check.is_pair(self.temporal_kernels):
             raise ValueError(
                 "temporal_kernels is a pair, Slow and Fast, each with an entry for conv1 and res2 to res5, such as "
                 f"{(SLOW_KERNELS, FAST_KERNELS)}; given: {self.temporal_kernels!r}"
             )
-        depths = (_depths(slow_depths, "Slow depths"), _depths(fast_depths, "Fast depths"))
-        kernels = tuple(_temporal_kernels(k, d) for k, d in zip(self.temporal_kernels, depths, strict=True))
+        depths = (check.depths(slow_depths, "Slow depths"), check.depths(fast_depths, "Fast depths"))
+        kernels = tuple(check.temporal_kernels(k, d) for k, d in zip(self.temporal_kernels, depths, strict=True))
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "temporal_kernels", kernels)
-        _boolean(self.lateral_norm, "lateral_norm")
-        _one_of(self.fusion, get_args(Fusion), "fusion")
-        _one_of(self.slow_frames, get_args(SlowFrames), "slow_frames")
-        _one_of(self.fast_input, FAST_INPUTS, "fast_input")
-        _odd(self.lateral_kernel, "lateral_kernel")
-        _integer(self.lateral_ratio, "lateral_ratio", at_least=1)
-        _at_least_one_channel(self)
+        check.boolean(self.lateral_norm, "lateral_norm")
+        check.one_of(self.fusion, get_args(Fusion), "fusion")
+        check.one_of(self.slow_frames, get_args(SlowFrames), "slow_frames")
+        check.one_of(self.fast_input, FAST_INPUTS, "fast_input")
+        check.odd(self.lateral_kernel, "lateral_kernel")
+        check.integer(self.lateral_ratio, "lateral_ratio", at_least=1)
+        check.at_least_one_channel(self)
         if self.fusion == "time_to_channel_sum" and any(
             self.alpha * self.fast_channels(c) != c
             for c in (self.width, 4 * self.width, 8 * self.width, 16 * self.width)
@@ -280,11 +317,13 @@ class SlowFastConfig(NetworkConfig):
                 f"the width; given: alpha={self.alpha}, beta={self.beta:g}, width={self.width}. Choose others, such as "
                 f"beta={1 / self.alpha:g} and width={-(-self.width // self.alpha) * self.alpha}, or another fusion."
             )
-        if self.fast_input == "rgb_half" and self.head_window is not None:
-            raise ValueError("head_window needs both pathways at one resolution, which fast_input='rgb_half' has not")
+        if self.fast_input == "rgb_half" and (self.head_window is not None or self.roi):
+            raise ValueError(
+                "head_window and roi need both pathways at one resolution, which fast_input='rgb_half' has not"
+            )
         if self.non_local:
-            _blocks_exist(self.non_local.blocks, depths[0], "non_local blocks")
-            _blocks_exist(self.non_local.fast_blocks, depths[1], "non_local fast_blocks")
+            check.blocks_exist(self.non_local.blocks, depths[0], "non_local blocks")
+            check.blocks_exist(self.non_local.fast_blocks, depths[1], "non_local fast_blocks")
 
     def slow_indices(self, clip_frames: int | None = None) -> tuple[int, ...]:
         n = clip_frames or self.clip_frames
@@ -314,6 +353,8 @@ class ResNet3DConfig(NetworkConfig):
         depths: blocks of res2 to res5.
         temporal_kernels: one entry for conv1 and each of res2 to res5; a stage's entry is one kernel for all blocks, or
             a tuple with one for each.
+        conv1_stride: temporal stride of conv1: 2 in the I3D networks on 32 frames, else 1.
+        pool1_stride: temporal stride of pool1, likewise.
         temporal_pool: halve the frames by max pooling after res2, as C2D and I3D do.
         pool1_padding: padding of pool1: 1, or 0 as in the original code of the 3D ResNet baselines.
     """
@@ -324,23 +365,35 @@ class ResNet3DConfig(NetworkConfig):
     beta: float = 1.0
     depths: Depths = R50
     temporal_kernels: TemporalKernels = SLOW_KERNELS
+    conv1_stride: int = 1
+    pool1_stride: int = 1
     temporal_pool: bool = False
     pool1_padding: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        depths = _depths(self.depths, "depths")
+        depths = check.depths(self.depths, "depths")
         object.__setattr__(self, "depths", depths)
-        object.__setattr__(self, "temporal_kernels", _temporal_kernels(self.temporal_kernels, depths))
-        _at_least_one_channel(self)
-        _boolean(self.temporal_pool, "temporal_pool")
-        _one_of(self.pool1_padding, (0, 1), "pool1_padding")
-        if self.temporal_pool and self.clip_frames < 2:
-            raise ValueError("temporal_pool halves the frames, so a clip needs at least 2")
+        object.__setattr__(self, "temporal_kernels", check.temporal_kernels(self.temporal_kernels, depths))
+        check.at_least_one_channel(self)
+        check.boolean(self.temporal_pool, "temporal_pool")
+        check.one_of(self.pool1_padding, (0, 1), "pool1_padding")
+        for name in ("conv1_stride", "pool1_stride"):
+            check.integer(getattr(self, name), name, at_least=1)
+        if self.clip_frames < self.temporal_reduction:
+            raise ValueError(
+                f"conv1_stride, pool1_stride and temporal_pool divide the frames by {self.temporal_reduction}, so a "
+                f"clip needs at least as many, not {self.clip_frames}"
+            )
         if self.non_local:
-            _blocks_exist(self.non_local.blocks, depths, "non_local blocks")
+            check.blocks_exist(self.non_local.blocks, depths, "non_local blocks")
             if any(self.non_local.fast_blocks):
                 raise ValueError("a network of one pathway takes non_local blocks, not fast_blocks")
+
+    @property
+    def temporal_reduction(self) -> int:
+        """By how much the temporal strides and the pooling after res2 divide the frames of a clip."""
+        return self.conv1_stride * self.pool1_stride * (2 if self.temporal_pool else 1)
 
     def __str__(self) -> str:
         return f"{self.frames} x {self.stride}, one pathway: {self.describe_clip()}."
@@ -364,119 +417,6 @@ def config_from_dict(values: Mapping[str, Any]) -> SlowFastConfig | ResNet3DConf
 def block_kernels(entry: int | tuple[int, ...], depth: int) -> tuple[int, ...]:
     """One temporal kernel a block, from a stage's entry in ``temporal_kernels``."""
     return (entry,) * depth if isinstance(entry, int) else entry
-
-
-# -- validation ------------------------------------------------------------------------------------------------------
-
-
-def _integer(value: Any, name: str, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{name} is an integer of at least {at_least}, not {value!r}")
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} is a finite number, not {value!r}")
-    return float(value)
-
-
-def _boolean(value: Any, name: str) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is True or False, not {value!r}")
-
-
-def _known_keywords(given: Mapping[str, Any], config: type[Any], what: str) -> None:
-    known = [field.name for field in dataclasses.fields(config)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
-        hint = f"did you mean {' and '.join(map(repr, near))}?" if near else f"it takes {', '.join(known)}"
-        raise TypeError(f"{what} takes no keyword {', '.join(map(repr, unknown))}; {hint}")
-
-
-def _odd(value: Any, name: str) -> None:
-    _integer(value, name, at_least=1)
-    if value % 2 == 0:
-        raise ValueError(f"{name} is odd, so that frames keep their places; given: {value}")
-
-
-def _one_of(value: Any, allowed: Sequence[Any], name: str) -> None:
-    if isinstance(value, bool) or value not in allowed:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
-
-
-def _int_tuple(value: Any, length: int, name: str, at_least: int) -> tuple[int, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
-        raise ValueError(f"{name} holds {length} integers, not {value!r}")
-    for item in value:
-        _integer(item, f"each entry of {name}", at_least)
-    return tuple(value)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, Sequence) for v in value)
-
-
-def _depths(value: Any, name: str) -> Depths:
-    return _int_tuple(value, 4, f"{name} (blocks of res2 to res5)", at_least=1)  # type: ignore[return-value]
-
-
-def _temporal_kernels(value: Any, depths: Depths) -> TemporalKernels:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(ROWS):
-        raise ValueError(f"temporal_kernels has an entry for each of {', '.join(ROWS)}; given: {value!r}")
-    _odd(value[0], "the temporal kernel of conv1")
-    rows: list[int | tuple[int, ...]] = [value[0]]
-    for stage, entry, depth in zip(STAGES, value[1:], depths, strict=True):
-        if isinstance(entry, Sequence) and not isinstance(entry, str):
-            if len(entry) != depth:
-                raise ValueError(
-                    f"{stage} has {depth} blocks but temporal_kernels gives {len(entry)} for them: "
-                    f"{tuple(entry)!r}. Give one kernel a block, or one for the whole stage."
-                )
-            entry = tuple(entry)
-        for kernel in entry if isinstance(entry, tuple) else (entry,):
-            _odd(kernel, f"a temporal kernel of {stage}")
-        rows.append(entry)
-    return tuple(rows)  # type: ignore[return-value]
-
-
-def _stage_blocks(value: Any, name: str) -> tuple[tuple[int, ...], ...]:
-    if isinstance(value, Mapping):
-        if not set(value) <= set(STAGES):
-            raise ValueError(f"{name} maps stages ({', '.join(STAGES)}) to block indices, not {dict(value)!r}")
-        value = tuple(value.get(stage, ()) for stage in STAGES)
-    if not isinstance(value, Sequence) or len(value) != len(STAGES):
-        raise ValueError(f"{name} holds the block indices of each of {', '.join(STAGES)}, not {value!r}")
-    for indices in value:
-        if not isinstance(indices, Sequence) or len(set(indices)) != len(indices):
-            raise ValueError(f"{name} holds a sequence of different block indices for each stage, not {value!r}")
-    return tuple(_int_tuple(indices, len(indices), name, at_least=0) for indices in value)
-
-
-def _blocks_exist(blocks: tuple[tuple[int, ...], ...], depths: Depths, name: str) -> None:
-    for stage, indices, depth in zip(STAGES, blocks, depths, strict=True):
-        if any(i >= depth for i in indices):
-            raise ValueError(f"{name}: {stage} has {depth} blocks, 0 to {depth - 1}, so none of {indices} beyond that")
-
-
-def _fit_kernels(kernels: TemporalKernels, depths: Depths) -> TemporalKernels:
-    rows = [
-        entry if isinstance(entry, int) else (entry + (entry[-1],) * depth)[:depth]
-        for entry, depth in zip(kernels[1:], depths, strict=True)
-    ]
-    return (kernels[0], *rows)  # type: ignore[return-value]
-
-
-def _fit_blocks(blocks: tuple[tuple[int, ...], ...], depths: Depths) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(i for i in indices if i < depth) for indices, depth in zip(blocks, depths, strict=True))
-
-
-def _at_least_one_channel(config: NetworkConfig) -> None:
-    if config.beta * config.width < 1 - 1e-6:
-        raise ValueError(
-            f"beta={config.beta:g} of width={config.width} gives no whole channel; "
-            f"choose a beta of at least {1 / config.width:g}"
-        )
 
 
 # -- words -----------------------------------------------------------------------------------------------------------

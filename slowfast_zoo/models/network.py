@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from slowfast_zoo.layers import Bottleneck, ClassifierHead, NonLocal, Stage
+from slowfast_zoo.layers import Bottleneck, ClassifierHead, NonLocal, RoIHead, Stage, as_rois
 
 from .config import FEATURE_NAMES, NetworkConfig
 
@@ -17,14 +21,18 @@ MIN_SIDE = 32  # five halvings leave one position
 Config = TypeVar("Config", bound=NetworkConfig)
 Clip = Tensor | Sequence[Tensor]
 Maps = tuple[Tensor, ...]  # one feature map a pathway
+Boxes = Sequence[Tensor] | Tensor
 
 
 class VideoNetwork(nn.Module, Generic[Config]):
     """Base of the networks: a clip goes in, logits come out, in training and in evaluation.
 
+    A network with ``config.roi`` detects actions (section 5 of the paper): it takes boxes beside the clip, and gives a
+    row of logits for each.
+
     Attributes:
         config: the frozen configuration that the network was built from.
-        head: the classifier head.
+        head: the classifier head, or the detection head.
         num_classes: outputs of the classifier, 0 if there is none.
         num_features: length of the pooled vector that the classifier sees.
         feature_info: a record for each of stem (conv1 and pool1) and res2 to res5: ``name``, ``num_chs`` (channels of
@@ -33,13 +41,21 @@ class VideoNetwork(nn.Module, Generic[Config]):
         pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``.
     """
 
-    head: ClassifierHead
+    head: ClassifierHead | RoIHead
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.feature_info: list[dict[str, Any]] = []
         self.pretrained_cfg: dict[str, Any] = {}
+
+    def _build_head(self, features: int) -> ClassifierHead | RoIHead:
+        """The head that the configuration asks for, on so many channels of all pathways together."""
+        config = self.config
+        if config.roi is None:
+            return ClassifierHead(features, config.num_classes, config.drop_rate, config.head_window)
+        scale = 1 / (16 * config.res5_stride)
+        return RoIHead(features, config.num_classes, config.drop_rate, scale, **dataclasses.asdict(config.roi))
 
     # -- for the subclasses ------------------------------------------------------------------------------------------
 
@@ -86,42 +102,58 @@ class VideoNetwork(nn.Module, Generic[Config]):
         maps = self.forward_stages(clip, (len(FEATURE_NAMES) - 1,))[0]
         return maps if len(maps) > 1 else maps[0]
 
-    def forward_head(self, features: Tensor | Sequence[Tensor], pre_logits: bool = False) -> Tensor:
-        """Logits (B, num_classes) from what :meth:`forward_features` gave.
+    def forward_head(
+        self, features: Tensor | Sequence[Tensor], pre_logits: bool = False, *, boxes: Boxes | None = None
+    ) -> Tensor:
+        """Logits (B, num_classes) from what :meth:`forward_features` gave, of boxes (K, num_classes) in detection.
 
         Args:
             features: the map or the maps.
-            pre_logits: give the pooled vector (B, num_features) instead, which is before dropout and classifier.
+            pre_logits: give the pooled vectors (B or K, num_features) instead, which are before dropout and classifier.
+            boxes: as :meth:`forward` takes them.
         """
-        return self.head(_as_maps(features), pre_logits=pre_logits)  # type: ignore[no-any-return]
+        self._check_boxes(boxes)
+        maps = _as_maps(features)
+        if isinstance(self.head, RoIHead):
+            return self.head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
+        return self.head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
 
-    def forward(self, clip: Clip) -> Tensor:
-        """Logits of clips, one row a clip, in training and in evaluation alike.
+    def forward(self, clip: Clip, boxes: Boxes | None = None) -> Tensor:
+        """Logits of clips, one row a clip, in training and in evaluation alike; in detection, one row a box.
 
         Args:
             clip: (B, in_chans, alpha T, H, W), normalised RGB frames in floating point, of any batch size, any H and W
                 from 32, and any number of frames that is a multiple of alpha; ``str(model.config)`` says what the
                 weights were made for. A SlowFast network also takes the pair (slow, fast) with T and alpha T frames.
+            boxes: for networks with ``config.roi``: a list with one (N_i, 4) tensor for each clip, in pixels x1, y1,
+                x2, y2 of the clip as given, N_i from 0; or one (K, 5) tensor with the clip's index before them.
 
         Returns:
-            (B, num_classes); without a classifier (num_classes=0) the pooled vector (B, num_features).
+            (B, num_classes), or (sum of N_i, num_classes) in the order of the boxes; without a classifier
+            (num_classes=0) the pooled vectors of num_features.
 
         Raises:
-            TypeError: not a floating-point tensor, or not of the network's dtype.
-            ValueError: a shape that does not fit.
+            TypeError: not a floating-point tensor, or not of the network's dtype; boxes that are no tensors.
+            ValueError: a shape that does not fit; boxes missing in detection, or given in classification.
         """
-        return self.forward_head(self.forward_features(clip))
+        self._check_boxes(boxes)
+        return self.forward_head(self.forward_features(clip), boxes=boxes)
 
-    def probabilities(self, clip: Clip) -> Tensor:
+    def probabilities(self, clip: Clip, boxes: Boxes | None = None) -> Tensor:
         """Class probabilities (B, num_classes), as the weights' own project computes them at test time.
 
         Softmax, or sigmoid where a clip has several labels; with several window positions (``head_window``) it comes
-        first and the average over positions after, or the other way round (``head_average``).
+        first and the average over positions after, or the other way round (``head_average``). In detection (K,
+        num_classes), one row for each of ``boxes``.
         """
         if not self.num_classes:
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
+        self._check_boxes(boxes)
         maps = _as_maps(self.forward_features(clip))
-        logits = self.head.positions(maps)  # (B, P, num_classes)
+        if isinstance(self.head, RoIHead):
+            logits = self.forward_head(maps, boxes=boxes).unsqueeze(1)  # (K, 1, num_classes)
+        else:
+            logits = self.head.positions(maps)  # (B, P, num_classes)
         if self.config.head_average == "logits":
             logits = logits.mean(dim=1, keepdim=True)
         scores = logits.softmax(dim=-1) if self.config.head_activation == "softmax" else logits.sigmoid()
@@ -160,7 +192,88 @@ class VideoNetwork(nn.Module, Generic[Config]):
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
 
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    # The work is done where files and the Hub are known, further up, so these import when they are called.
+
+    def save_pretrained(self, folder: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
+        """Writes the network as a folder, which ``create_model("local-dir:FOLDER")`` reads.
+
+        Args:
+            folder: made if need be; ``model.safetensors``, ``config.json`` and ``README.md`` in it are replaced, each
+                whole or not at all.
+            labels: class names in the order of the outputs; None takes those of the network's weights.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: another number of labels than classes.
+            OSError: the folder cannot be written.
+        """
+        from slowfast_zoo.weights.folder import save_pretrained
+
+        return save_pretrained(self, folder, labels)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        labels: Sequence[str] | None = None,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a slowfast_zoo model",
+    ) -> str:
+        """Uploads to the Hugging Face Hub what :meth:`save_pretrained` writes.
+
+        Args:
+            repo_id: ``owner/name``; made if need be.
+            labels: class names in the order of the outputs; None takes those of the network's weights.
+            private: whether a new repository is private; None is the owner's setting.
+            token: a token that may write; None takes the one of ``hf auth login`` or ``HF_TOKEN``.
+            commit_message: of the commit.
+
+        Returns:
+            The commit, 40 hex digits: ``create_model("hf-hub:owner/name@COMMIT")`` is this very network.
+
+        Raises:
+            ValueError: another number of labels than classes, or not a name of a repository.
+            WeightsError: the Hub refuses, or cannot be reached.
+        """
+        from slowfast_zoo.weights.folder import push_to_hub
+
+        return push_to_hub(self, repo_id, labels, private=private, token=token, commit_message=commit_message)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """A network from a folder, a repository on the Hub, or any name that ``create_model`` takes.
+
+        Args:
+            name: a folder that exists, ``owner/repo`` or ``owner/repo@revision``, or a name.
+            **kwargs: as ``create_model`` takes them.
+
+        Raises:
+            TypeError: it is a network of another class.
+        """
+        from slowfast_zoo.factory import create_model
+
+        given = os.fspath(name)
+        scheme = "local-dir:" if os.path.isdir(given) else "hf-hub:" if "/" in given and ":" not in given else ""
+        model = create_model(scheme + given, **{"pretrained": True, **kwargs})
+        if not isinstance(model, cls):
+            raise TypeError(f"{given!r} is a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
     # -- input -------------------------------------------------------------------------------------------------------
+
+    def _check_boxes(self, boxes: Boxes | None) -> None:
+        if self.config.roi is None and boxes is not None:
+            raise ValueError(f"this network classifies clips and takes no boxes; those named *_det do. {self.config}")
+        if self.config.roi is not None and boxes is None:
+            raise ValueError(
+                "this network detects actions and needs boxes: model(clip, boxes), with one (N, 4) tensor of pixels "
+                "x1, y1, x2, y2 for each clip"
+            )
 
     def _check_frames(self, frames: Any, what: str, channels: int, multiple: int) -> Tensor:
         """One tensor of frames, checked in words.
@@ -278,7 +391,10 @@ def init_weights(network: nn.Module) -> None:
 
     Convolutions as He et al. (fan-out), batch norms to one and zero, the gamma of each residual block's last batch norm
     and of each non-local block to zero (Goyal et al., "Accurate, Large Minibatch SGD"), the classifier N(0, 0.01).
+    A network on the meta device has no values, and costs nothing here.
     """
+    if next(network.parameters()).is_meta:
+        return
     for module in network.modules():
         _init_weights(module)
     for module in network.modules():
@@ -286,6 +402,16 @@ def init_weights(network: nn.Module) -> None:
             nn.init.zeros_(module.conv3.norm.weight)  # type: ignore[arg-type]
         elif isinstance(module, NonLocal):
             nn.init.zeros_(module.norm.weight)
+
+
+def materialize(network: nn.Module) -> None:
+    """Gives a network on the meta device real tensors on the CPU, freshly initialised; any other is left alone."""
+    if next(network.parameters()).is_meta:
+        network.to_empty(device="cpu")
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.reset_parameters()
+        init_weights(network)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class Pathway(nn.Module):
         non_local_blocks: the blocks of each stage that a non-local block follows.
         config: the network's width, res5 and non-local settings.
         pool1_padding: spatial padding of pool1.
+        stem_strides: temporal strides of conv1 and pool1.
     """
 
     def __init__(
@@ -44,19 +46,21 @@ class Pathway(nn.Module):
         non_local_blocks: Sequence[Sequence[int]],
         config: NetworkConfig,
         pool1_padding: int = 1,
+        stem_strides: tuple[int, int] = (1, 1),
     ) -> None:
         super().__init__()
         c = config.width
         strides = (1, 2, 2, config.res5_stride)
         dilations = (1, 1, 1, config.res5_dilation)
-        self.stem = Stem(in_channels, channels(c), temporal_kernels[0], pool1_padding)
+        self.stem = Stem(in_channels, channels(c), temporal_kernels[0], pool1_padding, stem_strides)
         out_channels = [channels(c)]
         for i, stage in enumerate(STAGES):
             out_channels.append(channels(4 * c))
             non_local = {}
             if config.non_local:
-                args = (out_channels[-1], config.non_local.instantiation, config.non_local.pool)
-                non_local = {block: NonLocal(*args) for block in non_local_blocks[i]}
+                settings = dataclasses.asdict(config.non_local)
+                del settings["blocks"], settings["fast_blocks"]
+                non_local = {block: NonLocal(out_channels[-1], **settings) for block in non_local_blocks[i]}
             self.add_module(
                 stage,
                 Stage(

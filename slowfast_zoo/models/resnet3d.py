@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from slowfast_zoo.layers import ClassifierHead
-
 from .config import FEATURE_NAMES, ResNet3DConfig
 from .network import Clip, Maps, VideoNetwork, init_weights, keep_channels_last
 from .pathway import Pathway
@@ -37,14 +35,15 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
             config.non_local.blocks if config.non_local else (),
             config,
             config.pool1_padding,
+            (config.conv1_stride, config.pool1_stride),
         )
         self.temporal_pool = nn.MaxPool3d((2, 1, 1)) if config.temporal_pool else nn.Identity()
         features = self.pathway.out_channels[-1]
-        self.head = ClassifierHead(features, config.num_classes, config.drop_rate, config.head_window)
-        # The pooling belongs to the input of res3: the map of res2 still has all frames.
-        reductions = (1, 1, 2, 2, 2) if config.temporal_pool else (1, 1, 1, 1, 1)
+        self.head = self._build_head(features)
+        # The pooling belongs to the input of res3: the map of res2 still has all frames of the stem's.
+        strided, all_of_it = config.conv1_stride * config.pool1_stride, config.temporal_reduction
         self.feature_info = [
-            self.pathway.feature_info(i, "pathway.", temporal_reduction=reductions[i])
+            self.pathway.feature_info(i, "pathway.", temporal_reduction=all_of_it if i > 1 else strided)
             for i in range(len(FEATURE_NAMES))
         ]
         init_weights(self)
@@ -52,7 +51,7 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
         if isinstance(clip, (tuple, list)) and len(clip) == 1:  # as other projects' pipelines hand over one pathway
             clip = clip[0]
-        multiple = self.config.alpha * (2 if self.config.temporal_pool else 1)
+        multiple = self.config.alpha * self.config.temporal_reduction
         x = frames = self._check_frames(clip, "clip", self.config.in_chans, multiple)
         maps: dict[int, Maps] = {}
         for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from slowfast_zoo.layers import (
     Bidirectional,
-    ClassifierHead,
     LateralConnection,
     TimeStridedConv,
     TimeStridedSample,
@@ -74,7 +73,7 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
         )
         self.lateral = nn.ModuleDict(lateral)
         features = self.slow.out_channels[-1] + self.fast.out_channels[-1]
-        self.head = ClassifierHead(features, config.num_classes, config.drop_rate, config.head_window)
+        self.head = self._build_head(features)
         halved = 2 if config.fast_input == "rgb_half" else 1
         self.feature_info = [
             {

@@ -1,15 +1,26 @@
 """Published weights: the manifest that lists them, where they are found, how they are read."""
 
-from .checkpoint import load_checkpoint, read_state_dict, save_state_dict
+from .checkpoint import convert_file, load_checkpoint, read_checkpoint, read_state_dict
+from .folder import Folder, class_names, is_folder, read_folder, save_pretrained
+from .image import load_image_weights
 from .manifest import WeightsRecord, default_record, records
 from .source import find_weights
+from .tensors import save_state_dict
 
 __all__ = [
+    "Folder",
     "WeightsRecord",
+    "class_names",
+    "convert_file",
     "default_record",
     "find_weights",
+    "is_folder",
     "load_checkpoint",
+    "load_image_weights",
+    "read_checkpoint",
+    "read_folder",
     "read_state_dict",
     "records",
+    "save_pretrained",
     "save_state_dict",
 ]

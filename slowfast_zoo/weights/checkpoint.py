@@ -1,67 +1,115 @@
-"""Reading weights into a network, and writing them."""
+"""Reading checkpoints of any project into a network, strictly."""
 
 from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import re
+import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.models import VideoNetwork
+from slowfast_zoo.models import SlowFastConfig, VideoNetwork, build, materialize
+
+from .container import read_container
+from .layouts import LAYOUTS, Layout, recognise
+from .layouts.image import Inflation, inflate, is_kept
+from .manifest import WeightsRecord, records
 
 _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 _SHOWN = 3  # names in an error before the rest is counted
 
+# Where training loops put the weights, what is to be preferred first: an average of the weights was kept to be used.
+_NESTED = ("state_dict_ema", "model_ema", "ema", "model_state", "state_dict", "model", "blobs", "network")
+# What wrappers put before every name: DistributedDataParallel and averaged models, torch.compile, Lightning modules,
+# FeatureNetwork.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Nothing in the file is ever run.
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        layout: the project whose names its tensors had.
+        state: the tensors by this library's names, on the CPU.
+        config_text: the configuration of the training, where PySlowFast put its YAML into the file.
+    """
+
+    path: str
+    layout: Layout
+    state: dict[str, Tensor]
+    config_text: str = ""
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, mapped: bool = False) -> Checkpoint:
+    """Reads a file of any layout, recognised by its content. Nothing in the file is ever run.
+
+    Args:
+        path: the file.
+        mapped: the tensors may be views of the file, for a caller that copies them at once.
 
     Raises:
         FileNotFoundError: there is no such file.
-        WeightsError: it is not a whole safetensors file.
+        WeightsError: it cannot be read, or its tensors are in no known layout.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {os.fspath(path)!r}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{os.fspath(path)!r} is not a safetensors file, or not a whole one: {error}") from error
+    return named_checkpoint(read_container(path, mapped=mapped), os.fspath(path))
 
 
-def save_state_dict(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Writes tensors as a safetensors file, whole or not at all."""
-    from safetensors.torch import save
-
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, {"format": "pt"})
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp's files are the owner's alone
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
-
-
-def load_checkpoint(model: VideoNetwork[Any], path: str | os.PathLike[str], *, new_classifier: bool = False) -> None:
-    """Reads a checkpoint into a network of its architecture, strictly.
+def named_checkpoint(content: Any, name: str) -> Checkpoint:
+    """What :func:`read_checkpoint` makes of a file's content, for content that comes from elsewhere.
 
     Args:
-        model: the network, changed in place.
-        path: a safetensors file with this library's names, as ``model.state_dict()`` has them.
-        new_classifier: keep the network's own classifier where the checkpoint's has another number of classes; said in
-            one line of the log. What ``create_model(..., num_classes=...)`` does.
+        content: a state dict, or what a training loop saves around it.
+        name: where it comes from, for messages.
+
+    Raises:
+        WeightsError: its tensors are in no known layout.
+    """
+    state = _unwrap(content, name)
+    layout = recognise(state)
+    if layout is None:
+        names = ", ".join(list(state)[:_SHOWN]) or "none"
+        raise WeightsError(
+            f"{name!r} is in no layout that is known ({', '.join(known.title for known in LAYOUTS)}); its tensors are "
+            f"named {names}, ..."
+        )
+    config_text = content.get("cfg", "") if isinstance(content, Mapping) else ""
+    converted = _with_counts(layout.convert(state))
+    return Checkpoint(name, layout, converted, config_text if isinstance(config_text, str) else "")
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of any layout by this library's names, on the CPU: see :func:`read_checkpoint`."""
+    return read_checkpoint(path).state
+
+
+def load_checkpoint(
+    model: VideoNetwork[Any],
+    path: str | os.PathLike[str],
+    *,
+    new_classifier: bool = False,
+    adapt_stems: bool = False,
+) -> None:
+    """Reads a checkpoint into a network of its architecture, strictly.
+
+    An image ResNet (torchvision's or timm's) is inflated: see :func:`load_image_weights`.
+
+    Args:
+        model: the network, changed in place. One on the meta device gets the checkpoint's tensors as its own.
+        path: a file of this library, PySlowFast (also in Caffe2), PyTorchVideo, MMAction2 or GluonCV, recognised by its
+            content.
+        new_classifier: keep the network's own classifier where the checkpoint's has another number of classes, or none;
+            said in one line of the log. What ``create_model(..., num_classes=...)`` does.
+        adapt_stems: fit weights for three channels to a network on another number, as timm does. What
+            ``create_model(..., in_chans=...)`` does.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,35 +119,134 @@ def load_checkpoint(model: VideoNetwork[Any], path: str | os.PathLike[str], *, n
     """
     if not isinstance(model, VideoNetwork):
         raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(model).__name__}")
-    state = read_state_dict(path)
+    on_meta = next(model.parameters()).is_meta
+    checkpoint = read_checkpoint(path, mapped=not on_meta)
+    if checkpoint.layout.name == "image":
+        materialize(model)  # an image network does not fill all of it
+        load_inflated(model, checkpoint, "center", adapt_stems=adapt_stems)
+        return
     expected = model.state_dict()
     if new_classifier:
-        theirs, ours = state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
-        if theirs is not None and (ours is None or theirs.shape != ours.shape):
-            _log.info(
-                "%s: classifier of %d classes left out, the network's own has %d", path, len(theirs), model.num_classes
-            )
-            for name in _CLASSIFIER:
-                state.pop(name, None)
-                if name in expected:
-                    state[name] = expected[name]
+        _leave_out_classifier(checkpoint, expected)
+    state = _fit(checkpoint, expected, model, adapt_stems=adapt_stems)
+    _warn_of_other_rules(checkpoint, model)
+    model.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
+    if on_meta and model.num_classes and _CLASSIFIER[0] not in state:
+        model.reset_classifier(model.num_classes)
+
+
+def load_inflated(
+    model: VideoNetwork[Any], checkpoint: Checkpoint, how: Inflation, *, adapt_stems: bool = False
+) -> None:
+    """Loads an image network into a video network: what :func:`load_image_weights` says of it.
+
+    Raises:
+        WeightsError: it does not fit.
+    """
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not is_kept(name)}
+    checkpoint = replace(checkpoint, state=inflate(checkpoint.state, expected, how))
+    _leave_out_classifier(checkpoint, expected)
+    model.load_state_dict(_fit(checkpoint, expected, model, adapt_stems=adapt_stems), strict=False)
+
+
+def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[str, Tensor]:
+    """A published checkpoint as the state dict of the network that its record describes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: the file cannot be read, or is not what the record says.
+    """
+    with torch.device("meta"):
+        model = build(record.config)
+    return _fit(read_checkpoint(path), model.state_dict(), model)
+
+
+def _unwrap(content: Any, path: str) -> dict[str, Tensor]:
+    """The state dict inside whatever a training loop saved."""
+    while isinstance(content, Mapping):
+        inner = next((key for key in _NESTED if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        if "ema" in inner:
+            _log.info("%s: the averaged weights (%s) are taken", path, inner)
+        content = content[inner]
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor) and name != "n_averaged"}
+    while prefix := next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    if not state:
+        raise WeightsError(f"{path!r} holds no tensors")
+    return state
+
+
+def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Batch norms count their batches; files older than that, and Caffe2's, lack the counters, which no output uses."""
+    for name in [name for name in state if name.endswith(".running_var")]:
+        state.setdefault(
+            name.removesuffix("running_var") + "num_batches_tracked", torch.zeros((), dtype=torch.long, device="cpu")
+        )
+    return state
+
+
+def _leave_out_classifier(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> None:
+    """Drops the classifier on both sides where the numbers of classes differ: the network keeps its own."""
+    theirs, ours = checkpoint.state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
+    if theirs is not None and ours is not None and theirs.shape == ours.shape:
+        return
+    _log.info(
+        "%s: classifier of %s classes left out, the network's own has %s",
+        checkpoint.path,
+        "no" if theirs is None else len(theirs),
+        "none" if ours is None else len(ours),
+    )
+    for name in _CLASSIFIER:
+        checkpoint.state.pop(name, None)
+        expected.pop(name, None)
+
+
+def _fit(
+    checkpoint: Checkpoint, expected: Mapping[str, Tensor], model: VideoNetwork[Any], *, adapt_stems: bool = False
+) -> dict[str, Tensor]:
+    """The checkpoint's tensors, if they are the expected ones of the network.
+
+    Raises:
+        WeightsError: missing, unexpected or wrong-shaped tensors.
+    """
+    state = dict(checkpoint.state)
+    if adapt_stems:
+        for name in [name for name in state if name.endswith("stem.conv1.conv.weight") and name in expected]:
+            state[name] = _adapt_stem(state[name], expected[name].shape[1])
     problems = [
-        _problem("missing", sorted(expected.keys() - state.keys())),
-        _problem("unexpected", sorted(state.keys() - expected.keys())),
+        _problem("missing", [name for name in expected if name not in state]),
+        _problem("unexpected", [name for name in state if name not in expected]),
         _problem(
             "of another shape",
             [
-                f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
-                for name in sorted(expected.keys() & state.keys())
-                if state[name].shape != expected[name].shape
+                f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+                for name, tensor in expected.items()
+                if name in state and state[name].shape != tensor.shape
             ],
         ),
     ]
     if any(problems):
         raise WeightsError(
-            f"{os.fspath(path)!r} does not fit the network ({model.config}): " + "; ".join(p for p in problems if p)
+            f"{checkpoint.path!r}, in the layout of {checkpoint.layout.title}, does not fit the network "
+            f"({model.config}): {'; '.join(p for p in problems if p)}.{_names_that_fit(checkpoint.layout, model)}"
         )
-    model.load_state_dict(state)
+    return {name: state[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
+
+
+def _adapt_stem(weight: Tensor, channels: int) -> Tensor:
+    """A stem for RGB as one for so many channels: their sum for one, else repeated and scaled to the same response.
+
+    What timm does (timm/models/_manipulate.py, adapt_input_conv), which takes 2-D convolutions only.
+    """
+    if weight.ndim != 5 or weight.shape[1] != 3 or channels == 3:
+        return weight
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    return weight.repeat(1, -(-channels // 3), 1, 1, 1)[:, :channels] * (3 / channels)
 
 
 def _problem(what: str, names: list[str]) -> str:
@@ -107,3 +254,34 @@ def _problem(what: str, names: list[str]) -> str:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}"
+
+
+def _names_that_fit(layout: Layout, model: VideoNetwork[Any]) -> str:
+    """Which tagged names have the configuration of that project's networks, where the network has not one of them."""
+    architecture, tag = (model.pretrained_cfg.get(key, "") for key in ("architecture", "tag"))
+    same = [r for r in records().values() if r.architecture == architecture and r.source_layout == layout.name]
+    if not same or any(record.tag == tag for record in same):
+        return ""
+    return f" That project's networks have names of their own, such as {same[0].name!r}, with and without pretrained."
+
+
+def _warn_of_other_rules(checkpoint: Checkpoint, model: VideoNetwork[Any]) -> None:
+    """Some of what decides the outputs is in no tensor: it fits, and predicts wrongly."""
+    config = model.config
+    if not isinstance(config, SlowFastConfig):
+        return
+    theirs, hint = checkpoint.layout.slow_frames, _names_that_fit(checkpoint.layout, model)
+    if theirs and theirs != config.slow_frames:
+        warnings.warn(
+            f"{checkpoint.path!r} is in the layout of {checkpoint.layout.title}, whose Slow pathway takes {theirs} "
+            f"frames, but this network's takes {config.slow_frames} ones: its predictions will be worse. Give "
+            f"slow_frames={theirs!r}.{hint}",
+            stacklevel=3,
+        )
+    alpha = re.search(r"^\s*ALPHA: (\d+)\s*$", checkpoint.config_text, re.MULTILINE)
+    if alpha and int(alpha.group(1)) != config.alpha:
+        warnings.warn(
+            f"{checkpoint.path!r} was trained with alpha = {alpha.group(1)}, but this network has alpha = "
+            f"{config.alpha}: its predictions will be wrong. Give alpha={alpha.group(1)}.{hint}",
+            stacklevel=3,
+        )

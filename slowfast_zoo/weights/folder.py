@@ -1,0 +1,274 @@
+"""Networks as folders: what ``save_pretrained`` writes, a repository on the Hugging Face Hub holds, and both give back.
+
+A folder has ``model.safetensors``, ``config.json`` (architecture, configuration, preprocessing, labels, and the record
+of the weights if they are published ones) and a model card, ``README.md``. That is all it takes to rebuild the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, VideoNetwork, config_from_dict
+from slowfast_zoo.video.labels import load_labels
+
+from .hub_download import hub_file
+from .manifest import WeightsRecord, record_from_dict, records
+from .tensors import save_state_dict, write_whole
+
+WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+_HUB, _LOCAL = "hf-hub:", "local-dir:"
+# What of a network's pretrained_cfg describes its input and its test.
+_PREPROCESSING = (
+    "mean",
+    "std",
+    "channel_order",
+    "scale",
+    "crop",
+    "flip",
+    "clips",
+    "crops",
+    "view_average",
+    "clip_sampling",
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A network that was saved.
+
+    Attributes:
+        name: as it was asked for.
+        architecture: the registered name that it was made by.
+        config: the network's configuration.
+        preprocessing: as in a weights record.
+        labels: class names in the order of the outputs, or None.
+        record: the published weights that it holds, or None.
+        based_on: the name of the published weights that it was made with, which may have been trained since; or "".
+        weights_path: its safetensors file.
+    """
+
+    name: str
+    architecture: str
+    config: SlowFastConfig | ResNet3DConfig
+    preprocessing: Mapping[str, Any]
+    labels: tuple[str, ...] | None
+    record: WeightsRecord | None
+    based_on: str
+    weights_path: Path
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name stands for a folder or a repository: ``local-dir:PATH``, ``hf-hub:owner/repo[@revision]``."""
+    return isinstance(name, str) and name.startswith((_HUB, _LOCAL))
+
+
+def read_folder(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Folder:
+    """What a folder or a repository holds; of a repository, what is not in the cache is downloaded and verified.
+
+    Args:
+        name: ``local-dir:PATH`` or ``hf-hub:owner/repo[@revision]``.
+        cache_dir: as in :func:`~slowfast_zoo.create_model`.
+
+    Raises:
+        FileNotFoundError: the folder, or a file that it should have, is not there.
+        WeightsError: the repository cannot be had, or the configuration is not one of this library.
+        ValueError: the name is malformed.
+    """
+    if name.startswith(_LOCAL):
+        folder = Path(name.removeprefix(_LOCAL))
+        config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+        for path in (folder, config_path, weights_path):
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{name!r}: there is no {os.fspath(path)!r}; model.save_pretrained writes such folders"
+                )
+    else:
+        repo, _, revision = name.removeprefix(_HUB).partition("@")
+        if repo.count("/") != 1 or not all(repo.split("/")):
+            raise ValueError(f"a repository is named 'hf-hub:owner/repo' or 'hf-hub:owner/repo@revision', not {name!r}")
+        config_path, weights_path = (
+            hub_file(repo, file, revision=revision or None, cache_dir=cache_dir, sha256=None, what=name)
+            for file in (CONFIG_FILE, WEIGHTS_FILE)
+        )
+    return _parse(name, config_path, weights_path)
+
+
+def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
+    try:
+        values = json.loads(config_path.read_text(encoding="utf-8"))
+        weights = values["weights"]
+        labels = values["labels"]
+        return Folder(
+            name=name,
+            architecture=str(values["architecture"]),
+            config=config_from_dict(values["config"]),
+            preprocessing={
+                key: values["preprocessing"][key] for key in _PREPROCESSING if key in values["preprocessing"]
+            },
+            labels=None if labels is None else tuple(str(label) for label in labels),
+            record=None if weights is None else record_from_dict(weights["name"], weights),
+            based_on=str(values.get("based_on", "")),
+            weights_path=weights_path,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise WeightsError(
+            f"{name!r} is no network of slowfast_zoo, or one of a newer version: {config_path.name} cannot be used, "
+            f"{reason}"
+        ) from error
+
+
+def save_pretrained(
+    model: VideoNetwork[Any],
+    folder: str | os.PathLike[str],
+    labels: Sequence[str] | None = None,
+    *,
+    record: WeightsRecord | None = None,
+) -> Path:
+    """Writes a network as a folder, each file whole or not at all: see :meth:`VideoNetwork.save_pretrained`.
+
+    Args:
+        model: made by ``create_model``.
+        folder: made if need be; files of these names in it are replaced.
+        labels: class names in the order of the outputs; None takes those of the network's weights.
+        record: the published weights that the network holds, unchanged; their licence, metrics and origin go with them.
+    """
+    config = _config(model, labels, record)
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    save_state_dict(model.state_dict(), path / WEIGHTS_FILE)
+    write_whole(path / CARD_FILE, _card(config, record).encode())
+    write_whole(path / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+    return path
+
+
+def push_to_hub(
+    model: VideoNetwork[Any],
+    repo_id: str,
+    labels: Sequence[str] | None = None,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload a slowfast_zoo model",
+) -> str:
+    """Uploads a network to the Hugging Face Hub: see :meth:`VideoNetwork.push_to_hub`."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, labels)
+        return upload(repo_id, folder, private=private, token=token, commit_message=commit_message)
+
+
+def upload(
+    repo_id: str,
+    folder: str | os.PathLike[str],
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str,
+) -> str:
+    """Makes the repository if need be and uploads the folder; gives the commit's 40 hex digits.
+
+    Raises:
+        WeightsError: the Hub refuses, or cannot be reached.
+        ValueError: not a name of a repository.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=os.fspath(folder), commit_message=commit_message).oid)
+    except (HfHubHTTPError, OSError) as error:
+        raise WeightsError(
+            f"cannot upload to {repo_id!r}: {str(error).splitlines()[0]}. Writing needs a token: run 'hf auth login', "
+            "or set HF_TOKEN."
+        ) from error
+
+
+def class_names(labels: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Class names from what ``pretrained_cfg["labels"]`` holds: the name of a list, the names themselves, or None."""
+    if labels is None:
+        return None
+    return load_labels(labels) if isinstance(labels, str) else tuple(labels)
+
+
+def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: WeightsRecord | None) -> dict[str, Any]:
+    """The content of config.json."""
+    if not isinstance(model, VideoNetwork):
+        raise TypeError(f"only networks made by create_model are saved as folders, not {type(model).__name__}")
+    from slowfast_zoo import __version__
+
+    cfg = model.pretrained_cfg
+    names = class_names(cfg.get("labels")) if labels is None else tuple(labels)
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise TypeError("labels are strings")
+    if names is not None and len(names) != model.num_classes:
+        raise ValueError(f"the network has {model.num_classes} classes, but {len(names)} labels were given")
+    named = f"{cfg.get('architecture', '')}.{cfg.get('tag', '')}"
+    return {
+        "library_name": "slowfast_zoo",
+        "library_version": __version__,
+        "architecture": cfg.get("architecture", ""),
+        "config": model.config.to_dict(),
+        "preprocessing": {key: cfg[key] for key in _PREPROCESSING if key in cfg},
+        "labels": None if names is None else list(names),
+        "based_on": named if named in records() and record is None else cfg.get("based_on", ""),
+        "weights": record.to_dict() if record else None,
+    }
+
+
+def _card(config: Mapping[str, Any], record: WeightsRecord | None) -> str:
+    """The model card: what the network is, where it comes from, how it is used."""
+    from huggingface_hub import ModelCardData
+
+    title = record.name if record else config["architecture"]
+    based_on = records().get(config["based_on"])
+    task = "object-detection" if config["config"]["roi"] else "video-classification"
+    data = ModelCardData(
+        library_name="slowfast_zoo",
+        license=(record or based_on).license.lower() if record or based_on else None,  # type: ignore[union-attr]
+        pipeline_tag=task,
+        tags=["slowfast", "video", task],
+    )
+    lines = ["---", data.to_yaml(), "---", f"# {title}", "", str(config_from_dict(config["config"])), ""]
+    if record:
+        lines += [
+            f"Weights trained on {record.dataset}, in the form of the Python package slowfast-zoo, which also reads "
+            f"them as they were published. {record.origin}",
+            "",
+            f"Licence: {record.license}.",
+            "",
+        ]
+        if record.source:
+            lines += [f"Converted from <{record.source['url']}>.", ""]
+        if record.metrics:
+            lines += ["| metric | value | protocol | whose number |", "|---|---|---|---|"]
+            lines += [
+                f"| {m['name']} | {m['value']} | {m['protocol']} | "
+                + (f"measured by {m['measured_by']}" if "measured_by" in m else f"claimed by {m['claimed_by']}")
+                + " |"
+                for m in record.metrics
+            ]
+            lines.append("")
+        lines += [f"- {note}" for note in record.notes] + [""] * bool(record.notes)
+    elif config["based_on"]:
+        lines += [f"Made from the weights `{config['based_on']}`, which may have been trained further since.", ""]
+    lines += [
+        "```python",
+        "import slowfast_zoo as sfz",
+        "",
+        'model = sfz.create_model("hf-hub:OWNER/REPO").eval()  # or "local-dir:FOLDER"',
+        "```",
+        "",
+        "The networks are those of Feichtenhofer, Fan, Malik and He, "
+        "[SlowFast Networks for Video Recognition](https://arxiv.org/abs/1812.03982), ICCV 2019.",
+        "",
+    ]
+    return "\n".join(lines)

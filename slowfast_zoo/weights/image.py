@@ -1,0 +1,74 @@
+"""Image networks as a start for video networks: 2-D weights inflated in time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import Tensor, nn
+
+from slowfast_zoo._torchvision import require_timm
+from slowfast_zoo.models import VideoNetwork
+
+from .checkpoint import Checkpoint, load_inflated, named_checkpoint, read_checkpoint
+from .layouts.image import Inflation
+
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def load_image_weights(
+    model: VideoNetwork[Any],
+    source: str | os.PathLike[str] | Mapping[str, Tensor] | nn.Module,
+    *,
+    inflate: Inflation = "center",
+) -> None:
+    """Starts a network from an image ResNet of its depth: the Slow pathway, or the only one.
+
+    Kernels that are longer in time get the 2-D one: in their middle, with zeros around ("center"), or in every frame,
+    divided by their length ("mean": Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.4).
+    Both give a video of one still image the image network's features, away from the ends of the clip. Channels that
+    lateral connections add start at zero, so that the Slow pathway begins as the image network; MMAction2 does the same
+    (mmaction/models/backbones/resnet3d_slowfast.py). The Fast pathway, lateral connections and non-local blocks keep
+    what they have; so does the classifier, unless it has as many classes. ``model.pretrained_cfg`` takes over the image
+    network's mean and standard deviation.
+
+    Args:
+        model: the network, changed in place.
+        source: a file (torchvision's or timm's names, or PySlowFast's image network), a state dict, a module, or the
+            name of a timm model such as "resnet50.a1_in1k", whose pretrained weights timm then finds.
+        inflate: "center" or "mean".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: ``model`` is not a network of this library.
+        ValueError: ``inflate`` is neither.
+        WeightsError: the source is not an image ResNet, or one of another depth or width.
+        MissingDependencyError: a timm model is named but timm cannot be used.
+    """
+    if not isinstance(model, VideoNetwork):
+        raise TypeError(f"load_image_weights takes a network made by create_model, not {type(model).__name__}")
+    if inflate not in get_args(Inflation):
+        raise ValueError(f"inflate is 'center' or 'mean', not {inflate!r}")
+    checkpoint, normalisation = _read(source)
+    load_inflated(model, checkpoint, inflate)
+    if model.config.in_chans == 3:
+        model.pretrained_cfg = {**model.pretrained_cfg, **normalisation}
+
+
+def _read(source: Any) -> tuple[Checkpoint, dict[str, list[float]]]:
+    """The image network, and the mean and standard deviation of its input."""
+    if isinstance(source, nn.Module):
+        return named_checkpoint(source.state_dict(), type(source).__name__), _IMAGENET
+    if isinstance(source, Mapping):
+        return named_checkpoint(source, "the state dict"), _IMAGENET
+    path = Path(source)
+    if path.is_file() or not isinstance(source, str) or path.name != source or path.suffix in (".pth", ".pt", ".pyth"):
+        return read_checkpoint(source), _IMAGENET
+    require_timm()
+    import timm
+
+    network: Any = timm.create_model(source, pretrained=True)
+    normalisation = {key: list(network.pretrained_cfg[key]) for key in ("mean", "std")}
+    return named_checkpoint(network.state_dict(), source), normalisation

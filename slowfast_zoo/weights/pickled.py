@@ -1,0 +1,385 @@
+"""The data in a pickle, without the code that a pickle can run.
+
+A pickle is a program that may name any function and call it. :class:`Pickles` follows the few instructions that data
+needs, and of the functions it knows only those in ``_CALLS``, all of which are here: torch's and numpy's own would make
+whatever size they are asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import mmap
+import pickletools
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import IO, Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+_T = TypeVar("_T")
+
+_MOST_STEPS = 1_000_000  # a checkpoint with its optimizer's state takes some 100,000
+_DEEPEST = 100
+_SHOWN = 200  # characters of what a file says
+
+_STORAGES = {
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "storage.UntypedStorage": torch.uint8,
+}
+_NUMPY_DTYPES = {"b1": torch.bool} | {
+    f"{kind[0]}{bits // 8}": getattr(torch, f"{kind}{bits}")
+    for kind, sizes in (("uint", (8, 16, 32, 64)), ("int", (8, 16, 32, 64)), ("float", (16, 32, 64)))
+    for bits in sizes
+}
+# What a pickle may name without calling it.
+_CONSTANTS = {
+    "numpy.ndarray": None,  # the class of an array about to be filled, always the same
+    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
+    **{str(dtype): dtype for dtype in (*_NUMPY_DTYPES.values(), torch.bfloat16)},
+}
+
+
+class RefusedError(Exception):
+    """What is wrong with a file, worded to follow "but it"."""
+
+
+@dataclass
+class Storage:
+    """A block of numbers that tensors are views of. Its bytes are not in the pickle."""
+
+    dtype: torch.dtype
+    nbytes: int
+    numbers: Tensor | None = None
+
+
+class Pickles:
+    """A file's pickles, read one after another.
+
+    Args:
+        stream: the file, at its first pickle. Asked for more than there is, it makes no room for that.
+        size: of the whole file, which bounds what is made of it.
+
+    Attributes:
+        storages: those that the pickles so far refer to, by key. Whoever reads the file fills them in.
+    """
+
+    def __init__(self, stream: mmap.mmap | io.BytesIO, size: int) -> None:
+        self.storages: dict[str, Storage] = {}
+        self._stream = cast(IO[bytes], stream)
+        self._steps = _MOST_STEPS
+        self._room = 4 * size  # the same bytes may go through several calls
+
+    def load(self) -> Any:
+        """The next pickle's value, which :meth:`plain` finishes.
+
+        Raises:
+            RefusedError: it is more than data, or more data than its file has room for.
+            Exception: of any kind: it is damaged.
+        """
+        stack: list[Any] = []
+        lower: list[list[Any]] = []  # the stack below each mark
+        memo: dict[int, Any] = {}
+        items: list[Any] = []  # what is above the last mark, for the instructions that take that
+        argument: Any
+        for instruction, argument, _ in pickletools.genops(self._stream):
+            self._step()
+            name = instruction.name
+            if name in ("TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS"):
+                items, stack = stack, lower.pop()
+            match name:
+                case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "FLOAT" | "BINFLOAT":
+                    stack.append(argument)
+                case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+                    stack.append(argument)
+                case "STRING" | "BINSTRING" | "SHORT_BINSTRING":  # Python 2's, decoded as latin-1
+                    stack.append(argument)
+                case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+                    stack.append(bytes(argument))
+                case "NONE":
+                    stack.append(None)
+                case "NEWTRUE" | "NEWFALSE":
+                    stack.append(name == "NEWTRUE")
+                case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                    index = len(memo) if argument is None else argument
+                    if index > _MOST_STEPS:  # harmless here, but then nothing that writes pickles wrote this one
+                        raise RefusedError(f"keeps a part of its pickle under the number {index:.3g}")
+                    memo[index] = stack[-1]
+                case "GET" | "BINGET" | "LONG_BINGET":
+                    stack.append(memo[argument])
+                case "MARK":
+                    lower.append(stack)
+                    stack = []
+                case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                    count = int(name[-1])
+                    stack.append(tuple([stack.pop() for _ in range(count)][::-1]))
+                case "TUPLE" | "EMPTY_TUPLE":
+                    stack.append(tuple(items) if name == "TUPLE" else ())
+                case "LIST" | "EMPTY_LIST":
+                    stack.append(items if name == "LIST" else [])
+                case "DICT" | "EMPTY_DICT":
+                    stack.append(_dict(_pairs(items)) if name == "DICT" else {})
+                case "APPEND" | "APPENDS":
+                    added = items if name == "APPENDS" else [stack.pop()]
+                    _checked(stack[-1], list).extend(added)
+                case "SETITEM" | "SETITEMS":
+                    added = items if name == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
+                    _checked(stack[-1], dict).update(_dict(_pairs(added)))
+                case "GLOBAL":
+                    stack.append(_named(*argument.split(" ", 1)))
+                case "STACK_GLOBAL":
+                    qualified, module = stack.pop(), stack.pop()
+                    stack.append(_named(module, qualified))
+                case "REDUCE":
+                    arguments = stack.pop()
+                    stack.append(self._call(stack.pop(), arguments))
+                case "BUILD":
+                    state = stack.pop()
+                    self._fill(stack[-1], state)
+                case "BINPERSID":
+                    stack.append(self._storage(*stack.pop()))
+                case "STOP":
+                    return stack.pop()
+                case "PROTO" | "FRAME":
+                    pass
+                case _:
+                    raise RefusedError(f"has an instruction in its pickle that data does not need ({name})")
+        raise AssertionError("the instructions end with STOP or an exception")
+
+    def plain(self, value: Any, depth: int = 0) -> Any:
+        """A loaded value, made anew with its tensors in it.
+
+        Raises:
+            RefusedError: it is more than data; it is nested too deep, or holds itself; or parts of it are shared so
+                often that whoever walks through it would not come to an end.
+        """
+        self._step()
+        if depth > _DEEPEST:
+            raise RefusedError(f"is nested more than {_DEEPEST} deep")
+        if value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype, Tensor)):
+            return value
+        if isinstance(value, (list, tuple)):
+            return type(value)([self.plain(part, depth + 1) for part in value])
+        if isinstance(value, dict):
+            return {key: self.plain(part, depth + 1) for key, part in value.items()}
+        if isinstance(value, _View):
+            return value.tensor()
+        if isinstance(value, _Array) and value.tensor is not None:
+            return value.tensor
+        raise RefusedError(f"holds an unfinished {type(value).__name__.strip('_').lower()}")
+
+    def _step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise RefusedError(f"takes more than {_MOST_STEPS} steps to read, which no checkpoint does")
+
+    def _spend(self, parts: tuple[Any, ...]) -> None:
+        self._room -= len(parts) + sum(len(part) for part in parts if isinstance(part, (str, bytes, list, tuple, dict)))
+        if self._room < 0:
+            raise RefusedError("has the same bytes copied over and over")
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        self._spend(_checked(arguments, tuple))
+        return _CALLS[_checked(function, _Function).name](*arguments)
+
+    def _fill(self, target: Any, state: Any) -> None:
+        """Sets the state of what :meth:`_call` made."""
+        if isinstance(target, dict):
+            return  # an ordered dict's attributes: torch keeps versions of modules there
+        self._spend(_checked(state, tuple))
+        if isinstance(target, _Dtype):
+            _, order, base, names, fields, *_ = state
+            if order not in ("<", ">", "|") or (base, names, fields) != (None, None, None):
+                raise RefusedError("has an array of something other than numbers")
+            target.order = "big" if order == ">" else "little"
+        else:
+            *_, shape, dtype, fortran, data = state
+            _checked(target, _Array).tensor = _array(shape, dtype, fortran, data)
+
+    def _storage(self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None) -> Storage:
+        if kind != "storage":
+            raise RefusedError("refers to something outside its pickle that is no storage")
+        claimed = Storage(_checked(dtype, torch.dtype), _sizes((count,))[0] * dtype.itemsize)
+        storage = self.storages.setdefault(_checked(key, str), claimed)
+        if view is not None or (storage.dtype, storage.nbytes) != (claimed.dtype, claimed.nbytes):
+            raise RefusedError(f"has storages that are parts of one another ({key!r:.{_SHOWN}})")
+        return storage
+
+
+def numbers(content: Tensor, dtype: torch.dtype, order: str) -> Tensor:
+    """Bytes as the numbers they are, in the same memory unless that has to change.
+
+    Args:
+        content: of ``torch.uint8``; bytes at its end that make no whole number are left out.
+        dtype: of the numbers.
+        order: of each number's bytes, ``"little"`` or ``"big"``.
+    """
+    size = dtype.itemsize
+    content = content[: len(content) // size * size]
+    if dtype == torch.bool:
+        return content != 0  # a byte other than 0 and 1 would be a bool that is neither
+    if order != sys.byteorder and size > 1:
+        content = content.view(-1, size).flip(1).flatten()
+    return content.view(dtype)
+
+
+@dataclass(frozen=True)
+class _Function:
+    """One of ``_CALLS``."""
+
+    name: str
+
+
+@dataclass
+class _Dtype:
+    """A number type of numpy's, whose byte order comes later."""
+
+    dtype: torch.dtype
+    order: str = "little"
+
+
+@dataclass
+class _Array:
+    """An array of numpy's, which is filled later."""
+
+    tensor: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _View:
+    """A tensor of torch's, whose storage may be filled later."""
+
+    storage: Any  # all four as the pickle has them, unchecked
+    offset: Any
+    size: Any
+    stride: Any
+    dtype: torch.dtype | None = None  # other than the storage's
+
+    def tensor(self) -> Tensor:
+        flat = _checked(self.storage, Storage).numbers
+        if flat is None:
+            raise RefusedError("has a tensor without its numbers")
+        if self.dtype is not None:
+            flat = numbers(flat.view(torch.uint8), self.dtype, sys.byteorder)
+        size, stride, (offset,) = _sizes(self.size), _sizes(self.stride), _sizes((self.offset,))
+        count = math.prod(size)
+        if count == 0:
+            return flat[:0].reshape(size)
+        # With strides of 0 a tensor can be any number of times its storage, and would be where somebody copies it.
+        end = offset + 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if max(count, end) > len(flat):
+            raise RefusedError(f"has a tensor with more elements than the {len(flat)} of its storage")
+        return flat.as_strided(size, stride, offset)
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    """Sizes, or strides, or whatever else counts something."""
+    # More would make numbers of a million digits of them.
+    if len(_checked(values, tuple)) > 64 or not all(type(n) is int and 0 <= n < 2**63 for n in values):
+        raise RefusedError("has a tensor whose sizes are no such numbers, or too many")
+    return cast(tuple[int, ...], values)
+
+
+def _checked(value: Any, kind: type[_T]) -> _T:
+    if not isinstance(value, kind):
+        names = [of.__name__.strip("_").lower() for of in (type(value), kind)]
+        raise RefusedError("has a {} in its pickle where a {} belongs".format(*names))
+    return value
+
+
+def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(items[::2], items[1::2], strict=True)
+
+
+def _named(module: Any, name: Any) -> Any:
+    """What stands for a function, a class or a constant that a pickle names."""
+    full = f"{_checked(module, str)}.{_checked(name, str)}"
+    full = full.replace("__builtin__.", "builtins.").replace("numpy._core.", "numpy.core.")  # Python 2, numpy 2
+    if full in _CALLS:
+        return _Function(full)
+    if full in _CONSTANTS:
+        return _CONSTANTS[full]
+    raise RefusedError(f"holds objects that could run code, the first of them {full!r:.{_SHOWN}}: none is loaded")
+
+
+def _dict(pairs: Any = ()) -> dict[Any, Any]:
+    return {_key(key): value for key, value in (pairs.items() if isinstance(pairs, dict) else pairs)}
+
+
+def _key(key: Any) -> Any:
+    # Hashing a tuple that is nested deep enough would end the process.
+    if key is None or isinstance(key, (str, bytes, float)) or (isinstance(key, int) and abs(key) < 2**63):
+        return key
+    raise RefusedError("has a dict with a key that is neither a string nor a number")
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if encoding != "latin1":
+        raise RefusedError("has bytes in an encoding that pickles do not use")
+    return _checked(text, str).encode(encoding)
+
+
+def _dtype(code: Any, *_: Any) -> _Dtype:
+    if _checked(code, str) not in _NUMPY_DTYPES:
+        raise RefusedError(f"has an array of type {code!r:.{_SHOWN}}, which is no type of number")
+    return _Dtype(_NUMPY_DTYPES[code])
+
+
+def _array(shape: Any, dtype: Any, fortran: Any, data: Any) -> Tensor:
+    data = _checked(data.encode("latin-1") if isinstance(data, str) else data, bytes)  # Python 2's strings are bytes
+    kind = _checked(dtype, _Dtype)
+    if math.prod(_sizes(shape)) * kind.dtype.itemsize != len(data):
+        raise RefusedError(f"claims an array of shape {shape!s:.{_SHOWN}} and {kind.dtype} in {len(data)} bytes")
+    content = (
+        torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        if data
+        else torch.empty(0, dtype=torch.uint8, device="cpu")
+    )
+    flat = numbers(content, kind.dtype, kind.order)
+    return flat.reshape(shape[::-1]).permute(*range(len(shape))[::-1]).contiguous() if fortran else flat.reshape(shape)
+
+
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, _: Any = None, __: Any = None, bits: Any = None
+) -> _View:
+    if bits:
+        raise RefusedError("has a tensor of complex numbers")
+    return _View(storage, offset, size, stride)
+
+
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, _: Any, __: Any, dtype: Any, bits: Any = None
+) -> _View:
+    if dtype is torch.bool:  # has storages of its own, and each view would be a copy
+        raise RefusedError("has bools in a storage of bytes")
+    return replace(_tensor(storage, offset, size, stride, bits=bits), dtype=_checked(dtype, torch.dtype))
+
+
+# What a pickle may call, and what is called in its place.
+_CALLS: dict[str, Callable[..., Any]] = {
+    "_codecs.encode": _encode,
+    "builtins.bytes": lambda: b"",
+    "collections.Counter": _dict,
+    "collections.OrderedDict": _dict,
+    "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
+    "numpy.core.multiarray.scalar": lambda dtype, data: _array((), dtype, False, data).item(),
+    "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: _array(shape, dtype, order == "F", data),
+    "numpy.dtype": _dtype,
+    "torch.Size": lambda sizes: _checked(sizes, tuple),
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+}
