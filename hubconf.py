@@ -11,7 +11,7 @@ from typing import Any as _Any
 
 # torch.hub looks for these, and says which are missing, before it calls an entry point. torchvision and timm are not
 # among them: the networks work without.
-dependencies = ["torch", "numpy", "einops", "safetensors"]
+dependencies = ["torch", "numpy", "einops", "safetensors", "huggingface_hub", "tqdm"]
 
 # torch.hub checks the dependencies only after it has imported this file, so a missing one must not stop the import.
 try:

@@ -303,3 +303,21 @@ print("matplotlib.pyplot" in sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("how", ["scores", "max", "logits"])
+def test_views_are_averaged_as_the_weights_want(video: Path, how: str) -> None:
+    """The record's view_average decides: probabilities' mean, their maximum (Charades), or logits' mean (GluonCV)."""
+    model = sfz.create_model("slowfast_tiny_4x8.motion", pretrained=True)
+    reference = sfz.VideoClassifier(model)(video, clips=2, crops=1)
+    views = torch.stack([clip.probabilities for clip in reference.clips])
+    want = {"scores": views.mean(0), "max": views.amax(0), "logits": views.log().mean(0).softmax(0)}[how]
+    model.pretrained_cfg["view_average"] = how
+    got = sfz.VideoClassifier(model)(video, clips=2, crops=1)
+    assert len(got.clips) == 2
+    torch.testing.assert_close(got.probabilities, want, atol=1e-5, rtol=1e-4)
+
+
+def test_networks_for_boxes_are_refused() -> None:
+    with pytest.raises(ValueError, match="detects actions in boxes"):
+        sfz.VideoClassifier(sfz.create_model("slow_r50_4x16_det", width=8))

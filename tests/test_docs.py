@@ -83,7 +83,7 @@ def test_links_between_pages(page: Path) -> None:
 
 def test_registered_names_are_documented() -> None:
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:slowfast|slow|fast|c2d|i3d)_\w+_\d+x\d+)`", text))
+    named = set(re.findall(r"`((?:slowfast|slow|fast|c2d|i3d)_\w+_\d+x\d+(?:_det)?)`", text))
     assert named == set(ARCHITECTURES)
 
 
@@ -91,3 +91,10 @@ def test_configuration_fields_are_documented() -> None:
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     fields = {field.name for config in (SlowFastConfig, ResNet3DConfig) for field in dataclasses.fields(config)}
     assert fields <= set(re.findall(r"`(\w+)`", text))
+
+
+def test_weights_table_is_current() -> None:
+    """docs/weights_table.md is what the script makes of the manifest (python benchmarks/weights_table.py --write)."""
+    from benchmarks.weights_table import PAGE, page
+
+    assert PAGE.read_text(encoding="utf-8") == page()

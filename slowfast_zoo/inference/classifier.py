@@ -119,7 +119,8 @@ class VideoClassifier:
     """Classifies video files: decoding, clip sampling, transform, network, average.
 
     The paper's protocol (section 4, Inference): clips spread evenly over the video, each in three crops along the
-    longer side; the probabilities of all views are averaged.
+    longer side; the probabilities of all views are averaged. Where the weights' record says so (``view_average`` in
+    ``model.pretrained_cfg``), their maximum is taken instead (Charades), or logits are averaged (GluonCV).
 
     Args:
         model_or_name: the name of a model, with its pretrained weights, or a network made by ``create_model``, which is
@@ -131,7 +132,7 @@ class VideoClassifier:
         pretrained: load the weights of a named model; False gives a random network, for trying things out.
 
     Raises:
-        ValueError: an unknown name, a network without a classifier, the wrong number of labels.
+        ValueError: an unknown name, a network without a classifier or for boxes, the wrong number of labels.
         TypeError: a network that is not from ``create_model``.
         WeightsError: the weights cannot be found or loaded.
     """
@@ -153,12 +154,15 @@ class VideoClassifier:
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if not all(hasattr(model, name) for name in ("config", "pretrained_cfg", "probabilities")):
             raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
+        if model.config.roi:
+            raise ValueError("the network detects actions in boxes: call it as model(clip, boxes)")
         if model.num_classes < 1:
             raise ValueError("the network has no classifier (num_classes=0), so there is nothing to predict")
         self.model = model.to(device=_checked(device), dtype=dtype).eval()
         self.batch_size = batch_size
         self.name = _model_name(model)
         self.transform = create_transform(model)
+        self.view_average = model.pretrained_cfg.get("view_average", "scores")
         known = _labels_of(model) if labels is None else tuple(labels)
         if known is not None and len(known) != model.num_classes:
             raise ValueError(f"the network has {model.num_classes} classes, but {len(known)} labels were given")
@@ -206,8 +210,8 @@ class VideoClassifier:
                 for clip in _with_progress(frames, len(spans), progress)
                 for view in (transform(clip) if crops > 1 else transform(clip)[None])
             )
-            scores = torch.cat(list(self._probabilities(views)))  # (clips x crops, num_classes)
-        by_clip = scores.view(len(spans), crops, -1).mean(1)
+            scores = torch.cat(list(self._scores(views)))  # (clips x crops, num_classes)
+        by_clip = torch.stack([self._together(clip) for clip in scores.view(len(spans), crops, -1)])
         best, classes = by_clip.max(1)
         return Prediction(
             video=os.fspath(video),
@@ -215,7 +219,7 @@ class VideoClassifier:
             duration=reader.duration,
             labels=self.labels,
             labels_known=self.labels_known,
-            probabilities=by_clip.mean(0),
+            probabilities=self._together(scores),
             clips=tuple(
                 ClipPrediction(span, row, self.labels[index], score)
                 for span, row, index, score in zip(spans, by_clip, classes.tolist(), best.tolist(), strict=True)
@@ -226,12 +230,22 @@ class VideoClassifier:
         )
 
     @torch.inference_mode()
-    def _probabilities(self, views: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _scores(self, views: Iterator[Tensor]) -> Iterator[Tensor]:
         """(batch, num_classes) in float32 on the CPU, for at most ``batch_size`` views (C, T, S, S) at a time."""
         parameter = next(self.model.parameters())
+        score = self.model if self.view_average == "logits" else self.model.probabilities
         while batch := list(itertools.islice(views, self.batch_size)):
             clip = torch.stack(batch).to(device=parameter.device, dtype=parameter.dtype)
-            yield self.model.probabilities(clip).float().cpu()
+            yield score(clip).float().cpu()
+
+    def _together(self, scores: Tensor) -> Tensor:
+        """Probabilities (num_classes,) from the scores of views (views, num_classes)."""
+        if self.view_average == "max":
+            return scores.amax(0)
+        mean = scores.mean(0)
+        if self.view_average == "scores":
+            return mean
+        return mean.softmax(0) if self.model.config.head_activation == "softmax" else mean.sigmoid()
 
 
 def _at_least_one(value: Any, name: str) -> None:
