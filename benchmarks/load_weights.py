@@ -2,9 +2,10 @@
 
     python -m benchmarks.load_weights
 
-Writes benchmarks/results/load_weights.json. The file is slowfast_r50_8x8's (random weights in this library's safetensors).
-Each way of loading is timed in turn, ROUNDS times, and medians are compared. Memory is the growth of the peak resident
-set of a process of its own, from after the imports (and, where a network must be there before, after it was made).
+Writes benchmarks/results/load_weights.json. The file is slowfast_r50_8x8's: random weights in this library's
+safetensors. Each way of loading is timed in turn, ROUNDS times, and medians are compared. Memory is the growth of the
+peak resident set of a process of its own, from after the imports (and, where a network must be there before, after it
+was made).
 """
 
 from __future__ import annotations

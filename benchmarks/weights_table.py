@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from slowfast_zoo.models import build
 from slowfast_zoo.weights import WeightsRecord, records
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "weights_table.md"
 _SECTIONS = {
     "slowfast": "SlowFast",
@@ -44,8 +41,8 @@ def page() -> str:
         "",
         'Results are **claims of the publishers**, by their own protocol; "measured" marks what a script of this '
         "repository measured. No published file has been downloaded by this project's tests: that loading is exact is "
-        "tested with files in the same layouts. Parameters are counted here. A star marks the default weights of a network. "
-        "Hash: what of the file's hash its publisher gives, by which a download is verified.",
+        "tested with files in the same layouts. Parameters are counted here. A star marks the default weights of a "
+        "network. Hash: what of the file's hash its publisher gives, by which a download is verified.",
     ]
     for key, title in _SECTIONS.items():
         lines += ["", f"## {title}", "", "| name | trained on | result | protocol | parameters | licence | hash |"]

@@ -117,7 +117,8 @@ def list_models(pattern: str = "", pretrained: bool = False) -> list[str]:
     """Names that :func:`create_model` takes, sorted.
 
     Args:
-        pattern: a shell-style pattern such as ``"slowfast_r101*"``, or a part of the name; empty for all.
+        pattern: a shell-style pattern such as ``"slowfast_r101*"``, or a part of the name; empty for all. For sets of
+            weights it may fit the whole name or its architecture.
         pretrained: list sets of weights (``architecture.tag``) instead of architectures.
 
     Raises:
@@ -130,7 +131,7 @@ def list_models(pattern: str = "", pretrained: bool = False) -> list[str]:
         return names
     if not any(c in pattern for c in "*?["):
         pattern = f"*{pattern}*"
-    return fnmatch.filter(names, pattern)
+    return [name for name in names if fnmatch.filter((name, name.partition(".")[0]), pattern)]
 
 
 def create_transform(model_or_name: nn.Module | str, training: bool = False, **overrides: Any) -> ClipTransform:
@@ -179,10 +180,9 @@ def resolve(name: str) -> tuple[str, WeightsRecord | None]:
         return name, None
     architecture = name.partition(".")[0]
     if architecture in ARCHITECTURES:
-        tagged = list_models(f"{architecture}.*", pretrained=True)
-        raise ValueError(
-            f"no weights named {name!r}; {architecture} has {', '.join(tagged) or 'no published weights here'}"
-        )
+        tags = [full.partition(".")[2] for full in list_models(f"{architecture}.*", pretrained=True)]
+        has = f"{architecture} has the tags {', '.join(tags)}" if tags else f"{architecture} has no published weights"
+        raise ValueError(f"no weights named {name!r}; {has}")
     near = difflib.get_close_matches(name, [*ARCHITECTURES, *records()], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "list_models() gives the known ones."
     raise ValueError(f"unknown model {name!r}: {hint}")

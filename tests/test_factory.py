@@ -29,6 +29,9 @@ def test_list_models() -> None:
         sfz.list_models(["slow*"])  # type: ignore[arg-type]
     assert sfz.list_models(pretrained=True) == sorted(records())
     assert BUNDLED in sfz.list_models("*.motion", pretrained=True)
+    detectors = sfz.list_models("*_det", pretrained=True)
+    assert len(detectors) > 20
+    assert all("_det." in name for name in detectors)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_unknown_name_suggests_near_ones(name: str, near: str) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="list_models"):
         sfz.create_model("vit")
-    with pytest.raises(ValueError, match=f"has {BUNDLED}"):
+    with pytest.raises(ValueError, match=f"{TINY} has the tags motion"):
         sfz.create_model(f"{TINY}.k400")
     with pytest.raises(ValueError, match="no published weights"):
         sfz.create_model("fast_r50_4x16.pyslowfast_k400")

@@ -8,6 +8,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+_LABELS_SHOWN = 20
+_AVERAGES = {
+    "scores": "the views' probabilities averaged",
+    "logits": "the views' logits averaged",
+    "max": "the highest probability of all views",
+}
+
 
 def add_commands(commands: Any) -> None:
     """Add both commands to argparse's subparsers."""
@@ -37,8 +44,8 @@ def run_list(args: argparse.Namespace) -> int:
         raise ValueError(f"no {kind} matches {args.pattern!r}; slowfast-zoo list shows all")
     elif args.pretrained:
         found = [records()[name] for name in names]
-        rows = [(r.name, r.dataset, _metric(r.metrics[0]) if r.metrics else "") for r in found]
-        _print_table([("name", "trained on", "result"), *rows])
+        rows = [(r.name + " *" * r.default, r.dataset, _short_metric(r.metrics)) for r in found]
+        _print_table([("name (* the network's default)", "trained on", "result"), *rows])
     else:
         table = [("name", "clip at 30 fps", "crop", "weights")]
         for name in names:
@@ -64,7 +71,9 @@ def run_info(args: argparse.Namespace) -> int:
         ("input", facts["preprocessing_summary"]),
     ]
     if facts["labels"]:
-        rows.append((f"{len(facts['labels'])} classes", ", ".join(facts["labels"])))
+        more = len(facts["labels"]) - _LABELS_SHOWN
+        shown = ", ".join(facts["labels"][:_LABELS_SHOWN]) + (f", and {more} more (--json has all)" if more > 0 else "")
+        rows.append((f"{len(facts['labels'])} classes", shown))
     rows += _weights_rows(weights) if weights else [("weights", ", ".join(facts["pretrained"]) or "none published")]
     print(facts["name"])
     for title, text in rows:
@@ -78,7 +87,7 @@ def run_info(args: argparse.Namespace) -> int:
 def _weights_rows(weights: dict[str, Any]) -> list[tuple[str, str]]:
     """One set of weights in full."""
     source, hub = weights["source"], weights["hub"]
-    rows = [("weights", f"{weights['dataset']}; {weights['origin']}"), ("licence", weights["license"])]
+    rows = [("trained on", weights["dataset"]), ("by", weights["origin"]), ("licence", weights["license"])]
     if weights["file"]:
         rows.append(("file", f"in the package, {_size(weights['bytes'])}, SHA-256 {weights['sha256']}"))
     if hub:
@@ -95,12 +104,8 @@ def _weights_rows(weights: dict[str, Any]) -> list[tuple[str, str]]:
         ]
     test = weights["preprocessing"]
     views = f"{test.get('clips', 10)} clips x {test.get('crops', 3)} crops"
-    rows.append(
-        (
-            "test",
-            f"{views}, {test.get('view_average', 'scores')} of the views averaged, clips as {test['clip_sampling']}",
-        )
-    )
+    average = _AVERAGES[test.get("view_average", "scores")]
+    rows.append(("test", f"{views}, {average}; clips placed as {test['clip_sampling']}"))
     overrides = ", ".join(f"{key}={value!r}" for key, value in weights["overrides"].items())
     rows.append(("as trained", overrides))
     rows += [("measured" if "measured_by" in metric else "claimed", _metric(metric)) for metric in weights["metrics"]]
@@ -144,6 +149,13 @@ def describe(name: str) -> dict[str, Any]:
         "pretrained": list_models(f"{model.pretrained_cfg['architecture']}.*", pretrained=True),
         "weights": record.to_dict() if record else None,
     }
+
+
+def _short_metric(metrics: Any) -> str:
+    """The first metric, and whose number it is."""
+    if not metrics:
+        return ""
+    return f"{metrics[0]['name']} {metrics[0]['value']} " + ("measured" if "measured_by" in metrics[0] else "claimed")
 
 
 def _metric(metric: Any) -> str:

@@ -161,15 +161,13 @@ def _selected(names: list[str]) -> list[WeightsRecord]:
     Raises:
         ValueError: one of them stands for none.
     """
-    import fnmatch
-
-    from slowfast_zoo.factory import resolve
+    from slowfast_zoo.factory import list_models, resolve
     from slowfast_zoo.weights import default_record, records
 
     chosen: dict[str, WeightsRecord] = {}
     for name in names:
         if any(c in name for c in "*?["):
-            matches = fnmatch.filter(records(), name)
+            matches = list_models(name, pretrained=True)
             if not matches:
                 raise ValueError(f"no set of weights matches {name!r}; slowfast-zoo list --pretrained shows all")
         else:

@@ -70,7 +70,8 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of memory that it may not write to
     looks, read = _recognised(name, content, mapped)
     try:
-        return read(content)
+        with torch.device("cpu"):  # whatever the caller's default is
+            return read(content)
     except RefusedError as error:
         raise WeightsError(f"{name!r} looks like {looks}, but it {error}") from error
     except Exception as error:  # damaged bytes fail in any way, here and in the libraries below

@@ -95,7 +95,7 @@ def find_weights(
         failures.append("no address of their original is known")
     raise WeightsError(
         f"the weights {record.name!r} cannot be had:\n"
-        + "".join(f"- {failure}\n" for failure in failures)
+        + "".join(f"- {failure.rstrip('.?')}.\n" for failure in failures)
         + f"Where there is a network, `slowfast-zoo download {record.name}` fetches them, after which HF_HUB_OFFLINE=1 "
         "keeps to the cache. Or load a file of your own with checkpoint_path=..."
     )
