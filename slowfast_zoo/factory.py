@@ -79,6 +79,10 @@ def create_model(
         FileNotFoundError: there is no file at ``checkpoint_path``, or no folder after ``local-dir:``.
         WeightsError: no weights of that name, or weights that cannot be found, verified or read, or do not fit.
     """
+    if not isinstance(pretrained, bool):
+        raise TypeError(
+            f"pretrained is True or False, not {pretrained!r}: the name says which weights, as architecture.tag"
+        )
     if out_indices is not None and not features_only:
         raise ValueError("out_indices selects feature maps and needs features_only=True")
     folder = read_folder(name, cache_dir) if is_folder(name) else None
@@ -100,8 +104,9 @@ def create_model(
         drop_rate=config.drop_rate if drop_rate is None else drop_rate,
         **architecture_overrides,
     )
-    if pretrained and checkpoint_path is None and record:
-        checkpoint_path = find_weights(record, cache_dir)
+    published = record if pretrained and checkpoint_path is None else None
+    if published:
+        checkpoint_path = find_weights(published, cache_dir)
     # Weights that are about to be read need no initialisation, and no memory beside their own.
     with torch.device("meta") if checkpoint_path is not None else nullcontext():
         model = build(config)
@@ -110,6 +115,8 @@ def create_model(
         new_classifier = num_classes is not None
         load_checkpoint(model, checkpoint_path, new_classifier=new_classifier, adapt_stems=config.in_chans != 3)
         model.to(torch.get_default_device())
+        if published:
+            model.pretrained_cfg["based_on"] = published.name
     return FeatureNetwork(model, out_indices) if features_only else model
 
 
@@ -235,7 +242,7 @@ def pretrained_cfg(
     return {
         "architecture": architecture,
         "tag": record.tag if record else "",
-        "based_on": folder.based_on if folder else "",
+        "based_on": folder.based_on if folder else "",  # the published weights that were loaded
         **preprocessing,
         "interpolation": "bilinear",
         "input_size": (config.in_chans, config.clip_frames, config.crop, config.crop),

@@ -321,3 +321,16 @@ def test_views_are_averaged_as_the_weights_want(video: Path, how: str) -> None:
 def test_networks_for_boxes_are_refused() -> None:
     with pytest.raises(ValueError, match="detects actions in boxes"):
         sfz.VideoClassifier(sfz.create_model("slow_r50_4x16_det", width=8))
+
+
+def test_weights_that_see_the_whole_video(video: Path) -> None:
+    """Something-Something: one clip, the middle of each of as many segments as the clip has frames."""
+    model = sfz.create_model("slowfast_r50_16x8.pyslowfast_ssv2", width=8)
+    prediction = sfz.VideoClassifier(model)(video, crops=1)
+    assert len(prediction.clips) == 1
+    span = prediction.clips[0].span
+    assert (span.start, span.end) == (0.0, prediction.duration)
+    assert len(span.times) == 64
+    step = prediction.duration / 64
+    assert span.times == pytest.approx([step * (i + 0.5) for i in range(64)])
+    assert prediction.labels[0] == load_labels("ssv2")[0]

@@ -100,6 +100,7 @@ def test_the_repository_has_cases() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.filterwarnings("error")
 def test_outputs_are_upstreams(case: Case) -> None:
     arrays = case.arrays()
     model, boxes = case.model(), arrays.get("boxes")
@@ -123,7 +124,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.filterwarnings("ignore:.*its predictions will be")
+@pytest.mark.filterwarnings("ignore:.*predictions will be wrong")
 def test_mistakes_that_fit_would_be_seen(case: Case) -> None:
     arrays, far = case.arrays(), case.input.get("sensitivity", {})
     mistakes = [(overrides, far[name]) for name, overrides in MISTAKES if name in far]

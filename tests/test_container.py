@@ -469,7 +469,12 @@ def bombs() -> dict[str, bytes]:
     two = b"\x80\x02"
     tuples = b")" + b"\x85" * 200_000
     part = Stored("storage", torch.FloatStorage, "k", "cpu", 4, ("view", 0, 2))
+    entry = struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    directory = entry * 300_000
+    ends = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 60_000, 60_000, len(directory), 4, 0)
     return {
+        "a directory of many records": b"PK\x03\x04" + directory + ends,
+        "a header of 20 MB": (20 << 20).to_bytes(8, "little") + b'{"a":' + b" " * (20 << 20),
         "a million lists": two + b"]" * 10**6 + b"a" * 10**6 + b".",
         "lists": two + b"]" * 200_000 + b"a" * 199_999 + b".",
         "dicts": two + b"}K\x01" * 150_000 + b"}" + b"s" * 150_000 + b".",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -56,6 +57,16 @@ def test_no_boxes_at_all(detector: Any) -> None:
     for boxes in ([torch.zeros(0, 4)] * 2, torch.zeros(0, 5)):
         with torch.no_grad():
             assert detector(clip, boxes).shape == (0, 7)
+
+
+def test_half_precision(detector: Any) -> None:
+    """Boxes keep their precision, and RoIAlign runs where it is there."""
+    clip, boxes = torch.randn(1, 3, 32, 64, 512), [torch.tensor([[301.3, 3.7, 452.9, 60.1]])]
+    with torch.no_grad():
+        want = detector(clip, boxes)
+        half = copy.deepcopy(detector).bfloat16()(clip.bfloat16(), boxes)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - want).abs().max() < 0.05 * want.abs().max()
 
 
 def test_training_gives_every_parameter_a_gradient() -> None:

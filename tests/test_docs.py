@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import re
 import shlex
@@ -98,3 +99,17 @@ def test_weights_table_is_current() -> None:
     from benchmarks.weights_table import PAGE, page
 
     assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_loading_costs_are_those_measured() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "load_weights.json").read_text(encoding="utf-8"))
+    ways = results["ways"]
+    told = re.findall(
+        r"([\d.]+) x", (ROOT / "docs" / "weights.md").read_text(encoding="utf-8").partition("## What loading")[2]
+    )
+    assert list(map(float, told)) == [
+        ways["load_checkpoint"]["over_load_state_dict"],
+        ways["meta"]["over_load_state_dict"],
+        results["create_model_over_build_and_load_state_dict"],
+        ways["create_model"]["peak_over_weights"],
+    ]

@@ -74,7 +74,11 @@ def run_info(args: argparse.Namespace) -> int:
         more = len(facts["labels"]) - _LABELS_SHOWN
         shown = ", ".join(facts["labels"][:_LABELS_SHOWN]) + (f", and {more} more (--json has all)" if more > 0 else "")
         rows.append((f"{len(facts['labels'])} classes", shown))
-    rows += _weights_rows(weights) if weights else [("weights", ", ".join(facts["pretrained"]) or "none published")]
+    rows += (
+        _weights_rows(weights)
+        if weights
+        else [("weights", ", ".join(_starred(facts["pretrained"])) or "none published")]
+    )
     print(facts["name"])
     for title, text in rows:
         # Addresses and hashes stay whole, to be copied.
@@ -82,6 +86,13 @@ def run_info(args: argparse.Namespace) -> int:
         wrap.initial_indent = f"  {title:<12} "
         print(wrap.fill(text))
     return 0
+
+
+def _starred(names: Sequence[str]) -> list[str]:
+    """Sets of weights, the default one marked."""
+    from slowfast_zoo.weights import records
+
+    return [name + " (default)" * records()[name].default for name in names]
 
 
 def _weights_rows(weights: dict[str, Any]) -> list[tuple[str, str]]:
@@ -126,8 +137,7 @@ def describe(name: str) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from slowfast_zoo.factory import create_model, create_transform, list_models
-    from slowfast_zoo.video import load_labels
-    from slowfast_zoo.weights import records
+    from slowfast_zoo.weights import class_names, records
 
     with torch.device("meta"):  # shapes only: nothing is allocated or computed
         model: Any = create_model(name).eval()
@@ -136,7 +146,6 @@ def describe(name: str) -> dict[str, Any]:
             clip = torch.empty(1, config.in_chans, config.clip_frames, config.crop, config.crop)
             model(clip, [torch.empty(1, 4)]) if config.roi else model(clip)  # one person, where persons are asked for
     record = records().get(name)
-    labels = preprocessing["labels"]
     return {
         "name": name,
         "summary": str(config),
@@ -145,7 +154,7 @@ def describe(name: str) -> dict[str, Any]:
         "multiply_adds": counter.get_total_flops() // 2,
         "preprocessing": {key: preprocessing[key] for key in ("mean", "std", "scale", "crop", "channel_order")},
         "preprocessing_summary": str(create_transform(name)),
-        "labels": list(load_labels(labels)) if labels else [],
+        "labels": list(class_names(preprocessing["labels"]) or ()),
         "pretrained": list_models(f"{model.pretrained_cfg['architecture']}.*", pretrained=True),
         "weights": record.to_dict() if record else None,
     }

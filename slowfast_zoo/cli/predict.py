@@ -23,7 +23,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="video files")
     parser.add_argument("--sample", action="store_true", help="classify the short video that comes with the package")
     parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=10, help="clips spread over a video (default: %(default)s)")
+    parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
     parser.add_argument(
         "--crops",
         type=int,

@@ -66,6 +66,7 @@ def run_download(args: argparse.Namespace) -> int:
     """Fetch and print the files; what fails among several is told of and skipped."""
     from slowfast_zoo.errors import WeightsError
     from slowfast_zoo.weights import find_weights
+    from slowfast_zoo.weights.cache import DiskError
 
     from . import in_one_line
 
@@ -73,6 +74,8 @@ def run_download(args: argparse.Namespace) -> int:
     for record in _selected(args.names):
         try:
             files[record.name] = str(find_weights(record, args.cache_dir))
+        except DiskError:
+            raise  # the next one would not fit either
         except WeightsError as error:
             print(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
             failed = True
@@ -92,7 +95,7 @@ def run_convert(args: argparse.Namespace) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         folder = Path(temporary) / target.name
-        _write_folder(args, folder)
+        _write_folder(args, folder, f"local-dir:{args.output}")
         folder.replace(target)
     _print_files(target)
     return 0
@@ -102,14 +105,14 @@ def run_publish(args: argparse.Namespace) -> int:
     """Convert, tell what the repository holds, upload if asked, and print what the manifest then says."""
     from slowfast_zoo.weights.folder import WEIGHTS_FILE, upload
 
-    if not args.namespace:
+    if not args.namespace or "/" in args.namespace:
         raise ValueError(
             "give --namespace, or set SLOWFAST_ZOO_HUB_NAMESPACE: the Hub's user or organisation to publish under"
         )
     repo = f"{args.namespace}/{args.name}"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _write_folder(args, folder)
+        _write_folder(args, folder, f"hf-hub:{repo}")
         _print_files(folder)
         size, sha256 = _size_and_hash(folder / WEIGHTS_FILE)
         if not args.push:
@@ -180,23 +183,29 @@ def _selected(names: list[str]) -> list[WeightsRecord]:
     return list(chosen.values())
 
 
-def _write_folder(args: argparse.Namespace, folder: Path) -> None:
+def _write_folder(args: argparse.Namespace, folder: Path, name: str) -> None:
     """What a repository on the Hub holds: tensors, configuration and record, model card."""
     from slowfast_zoo.factory import create_model
-    from slowfast_zoo.weights import find_weights, records, save_pretrained
+    from slowfast_zoo.weights import convert_file, find_weights, records, save_pretrained
+    from slowfast_zoo.weights.cache import file_hash
     from slowfast_zoo.weights.folder import WEIGHTS_FILE
-    from slowfast_zoo.weights.source import check_source
+    from slowfast_zoo.weights.source import check_source, source_sha256
 
     if args.name not in records():
         raise ValueError(f"{args.name!r} is no set of weights; slowfast-zoo list --pretrained shows all")
     record = records()[args.name]
+    sha256: str | None = None
     if args.checkpoint:
         if not Path(args.checkpoint).is_file():
             raise FileNotFoundError(f"no checkpoint at {args.checkpoint!r}")
         check_source(record, Path(args.checkpoint))
-    weights: Any = args.checkpoint or find_weights(record, args.cache_dir)
+        convert_file(args.checkpoint, record)  # which is strict about the layout too
+        sha256 = file_hash(Path(args.checkpoint))
+    weights: Any = args.checkpoint or find_weights(record, args.cache_dir, from_hub=False)
     model: Any = create_model(args.name, checkpoint_path=weights)
-    save_pretrained(model, folder, record=record)
+    if not args.checkpoint:
+        sha256 = source_sha256(record, args.cache_dir)
+    save_pretrained(model, folder, record=record, source_sha256=sha256, name=name)
     if not args.checkpoint:  # byte for byte what was verified
         shutil.copyfile(weights, folder / WEIGHTS_FILE)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.factory import create_model, create_transform
-from slowfast_zoo.video import ClipSpan, VideoReader, sample_clips
+from slowfast_zoo.video import ClipSpan, VideoReader, sample_clips, whole_video
 from slowfast_zoo.weights import class_names
 
 
@@ -175,7 +175,7 @@ class VideoClassifier:
     def __call__(
         self,
         video: str | os.PathLike[str],
-        clips: int = 10,
+        clips: int | None = None,
         crops: int | None = None,
         top_k: int = 5,
         *,
@@ -185,7 +185,9 @@ class VideoClassifier:
 
         Args:
             video: path of a file.
-            clips: clips spread evenly from start to end; 1 is the centre. A video no longer than a clip is one clip.
+            clips: clips spread evenly from start to end; 1 is the centre. A video no longer than a clip is one clip,
+                and so is any video for weights that see it whole (Something-Something). None takes what the weights'
+                publisher tests with, or the paper's 10.
             crops: 3 along the longer side, or 1 in the centre. None takes what the weights are best seen with, and the
                 paper's 3 where their record does not say.
             top_k: how many classes to list, at most as many as there are.
@@ -198,12 +200,14 @@ class VideoClassifier:
         """
         if crops is None:
             crops = self.model.pretrained_cfg.get("crops", 3)
+        if clips is None:
+            clips = self.model.pretrained_cfg.get("clips", 10)
         for name, value in (("clips", clips), ("crops", crops), ("top_k", top_k)):
             _at_least_one(value, name)
         transform = replace(self.transform, crops=crops)
         config = self.model.config
         with VideoReader(video) as reader:
-            spans = sample_clips(reader.duration, clips, clip_frames=config.clip_frames, clip_stride=config.clip_stride)
+            spans = self._spans(reader.duration, clips)
             frames = reader.clips_at([span.times for span in spans])
             views = (
                 view
@@ -228,6 +232,12 @@ class VideoClassifier:
             top_k=min(top_k, len(self.labels)),
             slow_frames=config.slow_indices(),
         )
+
+    def _spans(self, duration: float, clips: int) -> list[ClipSpan]:
+        config = self.model.config
+        if self.model.pretrained_cfg.get("clip_sampling") == "segments":
+            return [whole_video(duration, config.clip_frames)]
+        return sample_clips(duration, clips, clip_frames=config.clip_frames, clip_stride=config.clip_stride)
 
     @torch.inference_mode()
     def _scores(self, views: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -60,10 +60,9 @@ class RoIHead(nn.Module):
 
         frames = [x.mean(dim=2) if self.temporal_pool == "avg" else x.amax(dim=2) for x in maps]
         plane = torch.cat(frames, dim=1)  # (B, C, H, W)
-        grid: Tensor = roi_align(
-            plane, rois, self.resolution, self.spatial_scale, 0, self.aligned
-        )  # (K, C, resolution^2)
-        pooled = grid.amax(dim=(2, 3))
+        # In float32: RoIAlign lacks bfloat16 on the CPU, and boxes in half precision would be off by pixels.
+        grid: Tensor = roi_align(plane.float(), rois, self.resolution, self.spatial_scale, 0, self.aligned)
+        pooled = grid.amax(dim=(2, 3)).to(plane.dtype)  # (K, C) from (K, C, resolution, resolution)
         if self.context:
             whole = F.adaptive_avg_pool2d(plane, self.resolution).amax(dim=(2, 3))  # (B, C)
             pooled = torch.cat((pooled, whole[rois[:, 0].long()]), dim=1)
@@ -76,11 +75,11 @@ class RoIHead(nn.Module):
 
 
 def as_rois(boxes: Any, clip: Tensor) -> Tensor:
-    """Boxes as RoIAlign takes them: (K, 5), the clip's index in the batch before x1, y1, x2, y2.
+    """Boxes as RoIAlign takes them: (K, 5) in float32, the clip's index in the batch before x1, y1, x2, y2.
 
     Args:
         boxes: one (N_i, 4) tensor a clip, N_i from 0, of pixels x1, y1, x2, y2; or already (K, 5).
-        clip: (B, C, T, H, W); gives batch size, device and dtype.
+        clip: (B, C, T, H, W); gives batch size and device.
 
     Raises:
         TypeError: not tensors.
@@ -89,7 +88,7 @@ def as_rois(boxes: Any, clip: Tensor) -> Tensor:
     """
     batch = clip.shape[0]
     if isinstance(boxes, Tensor):
-        rois = boxes.to(clip)
+        rois = boxes.to(clip.device, torch.float32)
         if rois.ndim != 2 or rois.shape[1] != 5:
             raise ValueError(
                 "boxes are a list with one (N, 4) tensor of pixels x1, y1, x2, y2 for each clip, or one (K, 5) tensor "
@@ -98,13 +97,13 @@ def as_rois(boxes: Any, clip: Tensor) -> Tensor:
     elif isinstance(boxes, (list, tuple)):
         if len(boxes) != batch:
             raise ValueError(f"boxes are a list with one tensor for each clip: {batch} clips, but {len(boxes)} entries")
-        rows = [clip.new_zeros((0, 5))]
+        rows = [torch.zeros((0, 5), device=clip.device)]
         for i, given in enumerate(boxes):
             if not isinstance(given, Tensor):
                 raise TypeError(f"the boxes of clip {i} are a tensor (N, 4), not {type(given).__name__}")
             if given.ndim != 2 or given.shape[1] != 4:
                 raise ValueError(f"the boxes of clip {i} are a tensor (N, 4), not of shape {tuple(given.shape)}")
-            rows.append(F.pad(given.to(clip), (1, 0), value=i))
+            rows.append(F.pad(given.to(clip.device, torch.float32), (1, 0), value=i))
         rois = torch.cat(rows)
     else:
         raise TypeError(f"boxes are a list with one (N, 4) tensor for each clip, not {type(boxes).__name__}")

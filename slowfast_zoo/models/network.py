@@ -260,7 +260,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         given = os.fspath(name)
         scheme = "local-dir:" if os.path.isdir(given) else "hf-hub:" if "/" in given and ":" not in given else ""
         model = create_model(scheme + given, **{"pretrained": True, **kwargs})
-        if not isinstance(model, cls):
+        if not isinstance(getattr(model, "network", model), cls):  # features_only wraps it
             raise TypeError(f"{given!r} is a {type(model).__name__}, not a {cls.__name__}")
         return model
 

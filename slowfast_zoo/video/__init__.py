@@ -2,7 +2,7 @@
 
 from .decode import VideoReader
 from .labels import load_labels, sample_clip
-from .sampling import ClipSpan, clip_starts, frame_times, sample_clips
+from .sampling import ClipSpan, clip_starts, frame_times, sample_clips, whole_video
 from .transforms import ClipTransform
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "load_labels",
     "sample_clip",
     "sample_clips",
+    "whole_video",
 ]

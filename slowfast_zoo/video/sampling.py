@@ -58,6 +58,25 @@ def frame_times(start: float, clip_frames: int, clip_stride: int, fps: float = S
     return [start + (index * clip_stride + 0.5) / fps for index in range(clip_frames)]
 
 
+def whole_video(duration: float, clip_frames: int) -> ClipSpan:
+    """One clip of the whole video: as many segments as frames, and the middle of each.
+
+    How weights for Something-Something see a video, whose labels tell how it goes on and ends (PySlowFast,
+    slowfast/datasets/ssv2.py), whatever the clip's stride.
+
+    Args:
+        duration: length of the video in seconds.
+        clip_frames: frames in the clip.
+
+    Raises:
+        ValueError: an argument is not positive.
+    """
+    if not duration > 0 or clip_frames < 1:
+        raise ValueError(f"duration and clip_frames must be positive, got {duration} s and {clip_frames}")
+    times = tuple(duration * (index + 0.5) / clip_frames for index in range(clip_frames))
+    return ClipSpan(0.0, duration, times, short=False)
+
+
 def sample_clips(
     duration: float, clips: int = 10, *, clip_frames: int, clip_stride: int, fps: float = SOURCE_FPS
 ) -> list[ClipSpan]:

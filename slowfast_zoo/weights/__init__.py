@@ -1,6 +1,6 @@
 """Published weights: the manifest that lists them, where they are found, how they are read."""
 
-from .checkpoint import convert_file, load_checkpoint, read_checkpoint, read_state_dict
+from .checkpoint import convert_file, load_checkpoint, read_checkpoint
 from .folder import Folder, class_names, is_folder, read_folder, save_pretrained
 from .image import load_image_weights
 from .manifest import WeightsRecord, default_record, records
@@ -19,7 +19,6 @@ __all__ = [
     "load_image_weights",
     "read_checkpoint",
     "read_folder",
-    "read_state_dict",
     "records",
     "save_pretrained",
     "save_state_dict",

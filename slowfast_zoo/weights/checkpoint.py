@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,19 +14,21 @@ import torch
 from torch import Tensor
 
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.models import SlowFastConfig, VideoNetwork, build, materialize
+from slowfast_zoo.models import ARCHITECTURES, SlowFastConfig, VideoNetwork, build, materialize
 
 from .container import read_container
 from .layouts import LAYOUTS, Layout, recognise
 from .layouts.image import Inflation, inflate, is_kept
-from .manifest import WeightsRecord, records
+from .manifest import WeightsRecord, default_record, records
 
 _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _SHOWN = 3  # names in an error before the rest is counted
 
 # Where training loops put the weights, what is to be preferred first: an average of the weights was kept to be used.
-_NESTED = ("state_dict_ema", "model_ema", "ema", "model_state", "state_dict", "model", "blobs", "network")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema", "shadow")
+_NESTED = (*_AVERAGED, "model_state", "model_state_dict", "state_dict", "model", "net", "network", "blobs")
 # What wrappers put before every name: DistributedDataParallel and averaged models, torch.compile, Lightning modules,
 # FeatureNetwork.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
@@ -86,11 +88,6 @@ def named_checkpoint(content: Any, name: str) -> Checkpoint:
     return Checkpoint(name, layout, converted, config_text if isinstance(config_text, str) else "")
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of any layout by this library's names, on the CPU: see :func:`read_checkpoint`."""
-    return read_checkpoint(path).state
-
-
 def load_checkpoint(
     model: VideoNetwork[Any],
     path: str | os.PathLike[str],
@@ -118,11 +115,13 @@ def load_checkpoint(
             another shape. The message names the first few. The network is then unchanged.
     """
     if not isinstance(model, VideoNetwork):
-        raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(model).__name__}")
+        raise TypeError(
+            f"load_checkpoint takes a network made by create_model, not {type(model).__name__}; inside a wrapper it is "
+            "wrapper.module"
+        )
     on_meta = next(model.parameters()).is_meta
     checkpoint = read_checkpoint(path, mapped=not on_meta)
     if checkpoint.layout.name == "image":
-        materialize(model)  # an image network does not fill all of it
         load_inflated(model, checkpoint, "center", adapt_stems=adapt_stems)
         return
     expected = model.state_dict()
@@ -130,23 +129,48 @@ def load_checkpoint(
         _leave_out_classifier(checkpoint, expected)
     state = _fit(checkpoint, expected, model, adapt_stems=adapt_stems)
     _warn_of_other_rules(checkpoint, model)
+    if on_meta:
+        state = _unshared(state)
     model.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
     if on_meta and model.num_classes and _CLASSIFIER[0] not in state:
         model.reset_classifier(model.num_classes)
 
 
 def load_inflated(
-    model: VideoNetwork[Any], checkpoint: Checkpoint, how: Inflation, *, adapt_stems: bool = False
+    model: VideoNetwork[Any],
+    checkpoint: Checkpoint,
+    how: Inflation,
+    *,
+    adapt_stems: bool = False,
+    normalisation: Mapping[str, Sequence[float]] = IMAGENET,
 ) -> None:
     """Loads an image network into a video network: what :func:`load_image_weights` says of it.
 
+    Args:
+        model: the network, changed in place.
+        checkpoint: the image network.
+        how: "center" or "mean".
+        adapt_stems: fit stems for three channels to another number.
+        normalisation: mean and standard deviation of the image network's input, which the network takes over.
+
     Raises:
-        WeightsError: it does not fit.
+        WeightsError: it is no image network, or does not fit.
     """
+    materialize(model)  # an image network does not fill all of it
+    long = [name for name, tensor in checkpoint.state.items() if tensor.ndim == 5 and tensor.shape[2] != 1]
+    if long:
+        raise WeightsError(
+            f"{checkpoint.path!r} is no image network: {long[0]} sees {checkpoint.state[long[0]].shape[2]} frames. "
+            "load_checkpoint reads the weights of video networks."
+        )
     expected = {name: tensor for name, tensor in model.state_dict().items() if not is_kept(name)}
     checkpoint = replace(checkpoint, state=inflate(checkpoint.state, expected, how))
     _leave_out_classifier(checkpoint, expected)
     model.load_state_dict(_fit(checkpoint, expected, model, adapt_stems=adapt_stems), strict=False)
+    model.pretrained_cfg = {**model.pretrained_cfg, "tag": "", "labels": None}  # nothing that it was named for
+    if model.config.in_chans == 3:
+        taken_over = {key: list(values) for key, values in normalisation.items()}
+        model.pretrained_cfg = {**model.pretrained_cfg, **taken_over}
 
 
 def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[str, Tensor]:
@@ -156,28 +180,43 @@ def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[st
         FileNotFoundError: there is no such file.
         WeightsError: the file cannot be read, or is not what the record says.
     """
+    checkpoint = read_checkpoint(path)
+    if record.source_layout not in (None, checkpoint.layout.name):
+        raise WeightsError(
+            f"{checkpoint.path!r} is in the layout of {checkpoint.layout.title}, which {record.name} is not published "
+            "in: it is another file"
+        )
     with torch.device("meta"):
         model = build(record.config)
-    return _fit(read_checkpoint(path), model.state_dict(), model)
+    return _fit(checkpoint, model.state_dict(), model)
 
 
 def _unwrap(content: Any, path: str) -> dict[str, Tensor]:
     """The state dict inside whatever a training loop saved."""
-    while isinstance(content, Mapping):
-        inner = next((key for key in _NESTED if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        if "ema" in inner:
-            _log.info("%s: the averaged weights (%s) are taken", path, inner)
-        content = content[inner]
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
+    found = list(_state_dicts(content, ""))
+    if not found:
+        keys = ", ".join(map(repr, list(content)[:_SHOWN])) or "nothing"
+        raise WeightsError(f"{path!r} holds no tensors where weights are looked for; at its top it has {keys}")
+    # An average may be empty, or hold parameters only: the next has the statistics of batch norms too.
+    complete = [(key, s) for key, s in found if any(name.endswith(("running_var", "_riv")) for name in s)]
+    key, state = (complete or found)[0]
+    if key.rpartition(".")[2] in _AVERAGED:
+        _log.info("%s: the averaged weights (%s) are taken", path, key)
+    return state
+
+
+def _state_dicts(content: Mapping[Any, Any], key: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The state dicts in a training loop's dict, with the keys they stand under, the best first."""
+    nested = [name for name in _NESTED if isinstance(content.get(name), Mapping)]
+    for name in nested:
+        yield from _state_dicts(content[name], f"{key}.{name}".lstrip("."))
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor) and name != "n_averaged"}
     while prefix := next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if not state:
-        raise WeightsError(f"{path!r} holds no tensors")
-    return state
+    if state:
+        yield key, state
 
 
 def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -194,6 +233,8 @@ def _leave_out_classifier(checkpoint: Checkpoint, expected: dict[str, Tensor]) -
     theirs, ours = checkpoint.state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
     if theirs is not None and ours is not None and theirs.shape == ours.shape:
         return
+    if theirs is not None and theirs.ndim != 1:
+        return  # no classifier of another size but something else, which does not fit
     _log.info(
         "%s: classifier of %s classes left out, the network's own has %s",
         checkpoint.path,
@@ -237,6 +278,17 @@ def _fit(
     return {name: state[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
 
 
+def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share memory in the file, or are a small part of what was saved, get memory of their own."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in state.items():
+        alone = tensor.untyped_storage().nbytes() == tensor.nbytes and tensor.data_ptr() not in seen
+        seen.add(tensor.data_ptr())
+        own[name] = tensor if alone else tensor.clone()
+    return own
+
+
 def _adapt_stem(weight: Tensor, channels: int) -> Tensor:
     """A stem for RGB as one for so many channels: their sum for one, else repeated and scaled to the same response.
 
@@ -259,29 +311,39 @@ def _problem(what: str, names: list[str]) -> str:
 def _names_that_fit(layout: Layout, model: VideoNetwork[Any]) -> str:
     """Which tagged names have the configuration of that project's networks, where the network has not one of them."""
     architecture, tag = (model.pretrained_cfg.get(key, "") for key in ("architecture", "tag"))
+    usual = default_record(architecture)
+    if layout.name == "slowfast_zoo" and usual and not tag and usual.config != ARCHITECTURES[architecture]:
+        return f" Weights that were trained from {usual.name!r} have its configuration: load them under that name."
     same = [r for r in records().values() if r.architecture == architecture and r.source_layout == layout.name]
     if not same or any(record.tag == tag for record in same):
         return ""
-    return f" That project's networks have names of their own, such as {same[0].name!r}, with and without pretrained."
+    return f" That project's networks have names of their own, such as {same[0].name!r}; they take checkpoint_path too."
 
 
 def _warn_of_other_rules(checkpoint: Checkpoint, model: VideoNetwork[Any]) -> None:
     """Some of what decides the outputs is in no tensor: it fits, and predicts wrongly."""
-    config = model.config
-    if not isinstance(config, SlowFastConfig):
-        return
-    theirs, hint = checkpoint.layout.slow_frames, _names_that_fit(checkpoint.layout, model)
-    if theirs and theirs != config.slow_frames:
-        warnings.warn(
-            f"{checkpoint.path!r} is in the layout of {checkpoint.layout.title}, whose Slow pathway takes {theirs} "
-            f"frames, but this network's takes {config.slow_frames} ones: its predictions will be worse. Give "
-            f"slow_frames={theirs!r}.{hint}",
-            stacklevel=3,
+    config, layout, cfg = model.config, checkpoint.layout, model.pretrained_cfg
+    record = records().get(f"{cfg.get('architecture')}.{cfg.get('tag')}")
+    differences = []
+    if isinstance(config, SlowFastConfig) and layout.slow_frames not in (None, config.slow_frames):
+        differences.append(
+            f"its Slow pathway takes {layout.slow_frames} frames, this network's {config.slow_frames} ones "
+            f"(slow_frames={layout.slow_frames!r})"
         )
+    mean = tuple(cfg.get("mean", ()))
+    if (
+        layout.mean
+        and len(mean) == 3
+        and mean != layout.mean
+        and (record is None or record.source_layout != layout.name)
+    ):
+        differences.append(f"its frames have a mean of {layout.mean} subtracted, this network's one of {mean}")
     alpha = re.search(r"^\s*ALPHA: (\d+)\s*$", checkpoint.config_text, re.MULTILINE)
-    if alpha and int(alpha.group(1)) != config.alpha:
+    if isinstance(config, SlowFastConfig) and alpha and int(alpha.group(1)) != config.alpha:
+        differences.append(f"it was trained with alpha = {alpha.group(1)}, this network has alpha = {config.alpha}")
+    if differences:
         warnings.warn(
-            f"{checkpoint.path!r} was trained with alpha = {alpha.group(1)}, but this network has alpha = "
-            f"{config.alpha}: its predictions will be wrong. Give alpha={alpha.group(1)}.{hint}",
+            f"{checkpoint.path!r} is in the layout of {layout.title}, and fits, but predictions will be wrong: "
+            f"{'; '.join(differences)}.{_names_that_fit(layout, model)}",
             stacklevel=3,
         )

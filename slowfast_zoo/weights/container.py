@@ -7,11 +7,13 @@ whatever they ask for: 500 bytes that ask for a ``bytearray`` of 4 GB get it. He
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mmap
 import os
 import re
 import struct
+import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,7 @@ from .tensors import read_safetensors
 
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's older kind is this number
 _TORCH_PROTOCOL = 1001  # and the second this
+_LONGEST_LIST = 8 << 20  # bytes of a list of a file's parts; a checkpoint's is a hundredth of it
 _SHOWN = 200  # characters of what a file or another library says
 _ARCHIVES = {
     "gzip": rb"\x1f\x8b",
@@ -68,15 +71,21 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
         raise WeightsError(f"{name!r} is an empty file")
     with open(name, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of memory that it may not write to
-    looks, read = _recognised(name, content, mapped)
     try:
-        with torch.device("cpu"):  # whatever the caller's default is
-            return read(content)
-    except RefusedError as error:
-        raise WeightsError(f"{name!r} looks like {looks}, but it {error}") from error
-    except Exception as error:  # damaged bytes fail in any way, here and in the libraries below
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
-        raise WeightsError(f"{name!r} looks like {looks}, but it is damaged or cut short ({reason})") from error
+        looks, read = _recognised(name, content, mapped)
+        try:
+            with torch.device("cpu"):  # whatever the caller's default is
+                return read(content)
+        except RefusedError as error:
+            traceback.clear_frames(error.__traceback__)
+            raise WeightsError(f"{name!r} looks like {looks}, but it {error}") from error
+        except Exception as error:  # damaged bytes fail in any way, here and in the libraries below
+            traceback.clear_frames(error.__traceback__)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+            raise WeightsError(f"{name!r} looks like {looks}, but it is damaged or cut short ({reason})") from error
+    finally:
+        with contextlib.suppress(BufferError):  # what still looks at it lets go of it soon
+            content.close()  # on Windows nobody could delete the file before
 
 
 def _recognised(name: str, content: mmap.mmap, mapped: bool) -> tuple[str, Callable[[mmap.mmap], Any]]:
@@ -84,6 +93,8 @@ def _recognised(name: str, content: mmap.mmap, mapped: bool) -> tuple[str, Calla
     head = content[:512]
     # First, because it begins with the length of its header, and that may be the bytes that begin a pickle.
     if head[4:9] == b"\0\0\0\0{":
+        if int.from_bytes(head[:8], "little") > _LONGEST_LIST:
+            raise WeightsError(f"{name!r} looks like a safetensors file, but has a header that no checkpoint needs")
         return "a safetensors file", lambda _: read_safetensors(name, mapped=mapped)
     if head.startswith(b"PK\x03\x04"):
         return "a torch zip archive", _torch_zip
@@ -108,6 +119,13 @@ def _plain_pickle(content: mmap.mmap) -> Any:
 
 def _torch_zip(content: mmap.mmap) -> Any:
     """An archive of a pickle, NAME/data.pkl, and the bytes of each storage, NAME/data/KEY."""
+    # Python makes objects of the whole directory at once. Its size stands at the end, or further before for long ones.
+    end = content.rfind(b"PK\5\6")
+    (size,) = struct.unpack_from("<I", content, end + 12)
+    if size == 0xFFFFFFFF:
+        (size,) = struct.unpack_from("<Q", content, content.rfind(b"PK\6\6") + 40)
+    if size > _LONGEST_LIST:
+        raise RefusedError("has more records than a checkpoint has")
     with zipfile.ZipFile(cast(IO[bytes], content)) as archive:
         records = {record.filename: record for record in archive.infolist()}
     folders = [record.removesuffix("data.pkl") for record in records if re.fullmatch(r"[^/]+/data\.pkl", record)]

@@ -69,38 +69,6 @@ class _ConnectionLostError(WeightsError):
     """The connection broke down; what has arrived can be continued."""
 
 
-def download(
-    url: str,
-    target: Path,
-    *,
-    what: str,
-    size: int | None = None,
-    checksum: Checksum | None = None,
-    progress: bool = True,
-) -> str:
-    """Downloads a file, which appears at its place verified and whole, or not at all.
-
-    Args:
-        url: ``https:``, ``http:`` or ``file:``.
-        target: the file to write. Its folder is made.
-        what: what it is, for messages and the progress bar.
-        size: its size in bytes, where known.
-        checksum: its hash, where known.
-        progress: show a progress bar, on a terminal.
-
-    Returns:
-        The SHA-256 of the file.
-
-    Raises:
-        WeightsError: the file cannot be downloaded, is another one than expected, or cannot be written. A download that
-            was interrupted is continued by the next call.
-    """
-    with downloaded(url, target.parent, what=what, size=size, checksum=checksum, progress=progress) as file:
-        with writing(what, target.parent):
-            file.path.replace(target)
-        return file.sha256
-
-
 @contextlib.contextmanager
 def downloaded(
     url: str,
@@ -122,7 +90,8 @@ def downloaded(
         progress: show a progress bar, on a terminal.
 
     Raises:
-        WeightsError: as for :func:`download`.
+        WeightsError: the file cannot be downloaded, is another one than expected, or cannot be written. A download that
+            was interrupted is continued by the next call.
     """
     refuse_offline(url, what)
     if problem := unreachable(url):
@@ -305,7 +274,9 @@ def _fetch_verified(
         _fetch(url, part, what, size, progress)
         with writing(what, part.folder.parent):
             sha256 = file_hash(part.file)
-            actual = file_hash(part.file, checksum.algorithm) if checksum else ""
+            actual = sha256
+            if checksum and checksum.algorithm != "sha256":
+                actual = file_hash(part.file, checksum.algorithm)
             received = part.size
         if size is not None and received != size:
             problem = f"{received} bytes instead of {size}"

@@ -17,6 +17,7 @@ from typing import Any
 from slowfast_zoo.errors import WeightsError
 from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, VideoNetwork, config_from_dict
 from slowfast_zoo.video.labels import load_labels
+from slowfast_zoo.video.transforms import ClipTransform
 
 from .hub_download import hub_file
 from .manifest import WeightsRecord, record_from_dict, records
@@ -70,7 +71,7 @@ def is_folder(name: str) -> bool:
 
 
 def read_folder(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Folder:
-    """What a folder or a repository holds; of a repository, what is not in the cache is downloaded and verified.
+    """What a folder or a repository holds. Of a repository, what is not in the cache is downloaded.
 
     Args:
         name: ``local-dir:PATH`` or ``hf-hub:owner/repo[@revision]``.
@@ -93,10 +94,10 @@ def read_folder(name: str, cache_dir: str | os.PathLike[str] | None = None) -> F
         repo, _, revision = name.removeprefix(_HUB).partition("@")
         if repo.count("/") != 1 or not all(repo.split("/")):
             raise ValueError(f"a repository is named 'hf-hub:owner/repo' or 'hf-hub:owner/repo@revision', not {name!r}")
-        config_path, weights_path = (
-            hub_file(repo, file, revision=revision or None, cache_dir=cache_dir, sha256=None, what=name)
-            for file in (CONFIG_FILE, WEIGHTS_FILE)
-        )
+        config_path = hub_file(repo, CONFIG_FILE, revision=revision or None, cache_dir=cache_dir, what=name)
+        # Of the same commit, whatever is pushed meanwhile. The client's cache has a folder for each.
+        commit = config_path.parent.name
+        weights_path = hub_file(repo, WEIGHTS_FILE, revision=commit, cache_dir=cache_dir, what=name)
     return _parse(name, config_path, weights_path)
 
 
@@ -105,16 +106,19 @@ def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
         values = json.loads(config_path.read_text(encoding="utf-8"))
         weights = values["weights"]
         labels = values["labels"]
+        preprocessing = {key: values["preprocessing"][key] for key in _PREPROCESSING if key in values["preprocessing"]}
+        ClipTransform.from_record(preprocessing)  # which checks it
+        config = config_from_dict(values["config"])
+        if labels is not None and len(labels) != config.num_classes:
+            raise ValueError(f"it has {len(labels)} labels for {config.num_classes} classes")
         return Folder(
             name=name,
             architecture=str(values["architecture"]),
-            config=config_from_dict(values["config"]),
-            preprocessing={
-                key: values["preprocessing"][key] for key in _PREPROCESSING if key in values["preprocessing"]
-            },
+            config=config,
+            preprocessing=preprocessing,
             labels=None if labels is None else tuple(str(label) for label in labels),
             record=None if weights is None else record_from_dict(weights["name"], weights),
-            based_on=str(values.get("based_on", "")),
+            based_on=str(values["based_on"] if weights is None else weights["name"]),
             weights_path=weights_path,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -131,6 +135,8 @@ def save_pretrained(
     labels: Sequence[str] | None = None,
     *,
     record: WeightsRecord | None = None,
+    source_sha256: str | None = None,
+    name: str = "",
 ) -> Path:
     """Writes a network as a folder, each file whole or not at all: see :meth:`VideoNetwork.save_pretrained`.
 
@@ -139,12 +145,14 @@ def save_pretrained(
         folder: made if need be; files of these names in it are replaced.
         labels: class names in the order of the outputs; None takes those of the network's weights.
         record: the published weights that the network holds, unchanged; their licence, metrics and origin go with them.
+        source_sha256: hash of the publisher's file that they were converted from.
+        name: what the model card tells ``create_model``, for a folder that is going to be a repository.
     """
-    config = _config(model, labels, record)
+    config = {**_config(model, labels, record), "source_sha256": source_sha256}
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     save_state_dict(model.state_dict(), path / WEIGHTS_FILE)
-    write_whole(path / CARD_FILE, _card(config, record).encode())
+    write_whole(path / CARD_FILE, _card(config, record, name or f"local-dir:{path}").encode())
     write_whole(path / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
     return path
 
@@ -160,7 +168,7 @@ def push_to_hub(
 ) -> str:
     """Uploads a network to the Hugging Face Hub: see :meth:`VideoNetwork.push_to_hub`."""
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder, labels)
+        save_pretrained(model, folder, labels, name=f"hf-hub:{repo_id}")
         return upload(repo_id, folder, private=private, token=token, commit_message=commit_message)
 
 
@@ -179,16 +187,17 @@ def upload(
         ValueError: not a name of a repository.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=os.fspath(folder), commit_message=commit_message).oid)
-    except (HfHubHTTPError, OSError) as error:
+    except ValueError:  # the name
+        raise
+    except Exception as error:  # the client's versions raise those of three HTTP libraries, with no common base
         raise WeightsError(
-            f"cannot upload to {repo_id!r}: {str(error).splitlines()[0]}. Writing needs a token: run 'hf auth login', "
-            "or set HF_TOKEN."
+            f"cannot upload to {repo_id!r}: {str(error).splitlines()[0]}. Writing needs a token: set HF_TOKEN, or log "
+            "in with the Hub's client (`hf auth login`)."
         ) from error
 
 
@@ -211,7 +220,6 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
         raise TypeError("labels are strings")
     if names is not None and len(names) != model.num_classes:
         raise ValueError(f"the network has {model.num_classes} classes, but {len(names)} labels were given")
-    named = f"{cfg.get('architecture', '')}.{cfg.get('tag', '')}"
     return {
         "library_name": "slowfast_zoo",
         "library_version": __version__,
@@ -219,12 +227,12 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
         "config": model.config.to_dict(),
         "preprocessing": {key: cfg[key] for key in _PREPROCESSING if key in cfg},
         "labels": None if names is None else list(names),
-        "based_on": named if named in records() and record is None else cfg.get("based_on", ""),
+        "based_on": "" if record else cfg.get("based_on", ""),
         "weights": record.to_dict() if record else None,
     }
 
 
-def _card(config: Mapping[str, Any], record: WeightsRecord | None) -> str:
+def _card(config: Mapping[str, Any], record: WeightsRecord | None, name: str) -> str:
     """The model card: what the network is, where it comes from, how it is used."""
     from huggingface_hub import ModelCardData
 
@@ -247,7 +255,8 @@ def _card(config: Mapping[str, Any], record: WeightsRecord | None) -> str:
             "",
         ]
         if record.source:
-            lines += [f"Converted from <{record.source['url']}>.", ""]
+            sha256 = config["source_sha256"]
+            lines += [f"Converted from <{record.source['url']}>" + (f" (SHA-256 {sha256})." if sha256 else "."), ""]
         if record.metrics:
             lines += ["| metric | value | protocol | whose number |", "|---|---|---|---|"]
             lines += [
@@ -264,7 +273,7 @@ def _card(config: Mapping[str, Any], record: WeightsRecord | None) -> str:
         "```python",
         "import slowfast_zoo as sfz",
         "",
-        'model = sfz.create_model("hf-hub:OWNER/REPO").eval()  # or "local-dir:FOLDER"',
+        f'model = sfz.create_model("{name}").eval()',
         "```",
         "",
         "The networks are those of Feichtenhofer, Fan, Malik and He, "

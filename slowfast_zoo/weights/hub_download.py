@@ -23,7 +23,7 @@ _DISK_ERRORS = {
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "ENOTDIR", "EEXIST", "EISDIR", "EACCES", "EPERM")
     if hasattr(errno, name)
 }
-_LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+_LOGIN = "set HF_TOKEN, or log in with the Hub's client (`hf auth login`)"
 
 
 def hub_file(

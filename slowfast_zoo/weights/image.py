@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from slowfast_zoo._torchvision import require_timm
+from slowfast_zoo.errors import WeightsError
 from slowfast_zoo.models import VideoNetwork
 
-from .checkpoint import Checkpoint, load_inflated, named_checkpoint, read_checkpoint
+from .checkpoint import IMAGENET, Checkpoint, load_inflated, named_checkpoint, read_checkpoint
 from .layouts.image import Inflation
 
-_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+_SUFFIXES = (".pth", ".pt", ".pyth", ".safetensors", ".bin")
 
 
 def load_image_weights(
@@ -52,23 +53,28 @@ def load_image_weights(
     if inflate not in get_args(Inflation):
         raise ValueError(f"inflate is 'center' or 'mean', not {inflate!r}")
     checkpoint, normalisation = _read(source)
-    load_inflated(model, checkpoint, inflate)
-    if model.config.in_chans == 3:
-        model.pretrained_cfg = {**model.pretrained_cfg, **normalisation}
+    adapt_stems = model.config.in_chans != 3
+    load_inflated(model, checkpoint, inflate, adapt_stems=adapt_stems, normalisation=normalisation)
 
 
-def _read(source: Any) -> tuple[Checkpoint, dict[str, list[float]]]:
-    """The image network, and the mean and standard deviation of its input."""
-    if isinstance(source, nn.Module):
-        return named_checkpoint(source.state_dict(), type(source).__name__), _IMAGENET
+def _read(source: Any) -> tuple[Checkpoint, Mapping[str, Sequence[float]]]:
+    """The image network, and the mean and standard deviation of its input: timm's models say theirs."""
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+    if path and (path.is_file() or not isinstance(source, str) or path.name != source or path.suffix in _SUFFIXES):
+        return read_checkpoint(path), IMAGENET
     if isinstance(source, Mapping):
-        return named_checkpoint(source, "the state dict"), _IMAGENET
-    path = Path(source)
-    if path.is_file() or not isinstance(source, str) or path.name != source or path.suffix in (".pth", ".pt", ".pyth"):
-        return read_checkpoint(source), _IMAGENET
-    require_timm()
-    import timm
+        return named_checkpoint(source, "the state dict"), IMAGENET
+    network: Any = source
+    if isinstance(source, str):
+        require_timm()
+        import timm
 
-    network: Any = timm.create_model(source, pretrained=True)
-    normalisation = {key: list(network.pretrained_cfg[key]) for key in ("mean", "std")}
-    return named_checkpoint(network.state_dict(), source), normalisation
+        try:
+            network = timm.create_model(source, pretrained=True)
+        except (RuntimeError, OSError) as error:  # an unknown name; no weights; no network, which takes timm a while
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise WeightsError(f"timm cannot give the weights of {source!r}: {reason}") from error
+    name = source if isinstance(source, str) else type(source).__name__
+    cfg = getattr(network, "pretrained_cfg", None) or {}
+    normalisation = {key: cfg[key] for key in ("mean", "std")} if {"mean", "std"} <= set(cfg) else IMAGENET
+    return named_checkpoint(network.state_dict(), name), normalisation

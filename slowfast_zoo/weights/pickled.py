@@ -21,7 +21,7 @@ from torch import Tensor
 
 _T = TypeVar("_T")
 
-_MOST_STEPS = 1_000_000  # a checkpoint with its optimizer's state takes some 100,000
+_MOST_STEPS = 3_000_000  # a checkpoint with its optimizer's state takes some 100,000
 _DEEPEST = 100
 _SHOWN = 200  # characters of what a file says
 
@@ -46,9 +46,22 @@ _NUMPY_DTYPES = {"b1": torch.bool} | {
 # What a pickle may name without calling it.
 _CONSTANTS = {
     "numpy.ndarray": None,  # the class of an array about to be filled, always the same
+    **{f"builtins.{name}": None for name in ("dict", "float", "int", "list")},  # what a defaultdict makes
     **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
     **{str(dtype): dtype for dtype in (*_NUMPY_DTYPES.values(), torch.bfloat16)},
 }
+
+
+# What training loops keep beside the weights: nothing is made of it.
+_IGNORED = (
+    "argparse.Namespace",
+    "builtins.complex",
+    "builtins.frozenset",
+    "builtins.set",
+    "builtins.slice",
+    "torch.device",
+)
+_IGNORED_MODULES = ("mmengine.logging.history_buffer.",)
 
 
 class RefusedError(Exception):
@@ -96,7 +109,7 @@ class Pickles:
         for instruction, argument, _ in pickletools.genops(self._stream):
             self._step()
             name = instruction.name
-            if name in ("TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS"):
+            if name in ("TUPLE", "LIST", "DICT", "FROZENSET", "APPENDS", "SETITEMS", "ADDITEMS"):
                 items, stack = stack, lower.pop()
             match name:
                 case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "FLOAT" | "BINFLOAT":
@@ -109,6 +122,15 @@ class Pickles:
                     stack.append(bytes(argument))
                 case "NONE":
                     stack.append(None)
+                case "EMPTY_SET":
+                    stack.append(_Ignored())
+                case "FROZENSET":
+                    stack.append(_Ignored())
+                case "ADDITEMS":
+                    _checked(stack[-1], _Ignored)
+                case "NEWOBJ":
+                    stack.pop()
+                    stack[-1] = _checked(stack[-1], _Ignored)
                 case "NEWTRUE" | "NEWFALSE":
                     stack.append(name == "NEWTRUE")
                 case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
@@ -173,6 +195,8 @@ class Pickles:
             return type(value)([self.plain(part, depth + 1) for part in value])
         if isinstance(value, dict):
             return {key: self.plain(part, depth + 1) for key, part in value.items()}
+        if isinstance(value, _Ignored):
+            return None
         if isinstance(value, _View):
             return value.tensor()
         if isinstance(value, _Array) and value.tensor is not None:
@@ -191,11 +215,13 @@ class Pickles:
 
     def _call(self, function: Any, arguments: Any) -> Any:
         self._spend(_checked(arguments, tuple))
+        if isinstance(function, _Ignored):
+            return function
         return _CALLS[_checked(function, _Function).name](*arguments)
 
     def _fill(self, target: Any, state: Any) -> None:
         """Sets the state of what :meth:`_call` made."""
-        if isinstance(target, dict):
+        if isinstance(target, (dict, _Ignored)):
             return  # an ordered dict's attributes: torch keeps versions of modules there
         self._spend(_checked(state, tuple))
         if isinstance(target, _Dtype):
@@ -239,6 +265,11 @@ class _Function:
     """One of ``_CALLS``."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class _Ignored:
+    """Something that is no part of the weights, or its class."""
 
 
 @dataclass
@@ -310,7 +341,12 @@ def _named(module: Any, name: Any) -> Any:
         return _Function(full)
     if full in _CONSTANTS:
         return _CONSTANTS[full]
-    raise RefusedError(f"holds objects that could run code, the first of them {full!r:.{_SHOWN}}: none is loaded")
+    if full in _IGNORED or full.startswith(_IGNORED_MODULES):
+        return _Ignored()
+    raise RefusedError(
+        f"holds objects that could run code, the first of them {full!r:.{_SHOWN}}: none is loaded. If you trust the "
+        "file, read it with its own project and save the state dict alone"
+    )
 
 
 def _dict(pairs: Any = ()) -> dict[Any, Any]:
@@ -372,6 +408,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "builtins.bytes": lambda: b"",
     "collections.Counter": _dict,
     "collections.OrderedDict": _dict,
+    "collections.defaultdict": lambda *_: {},
     "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
     "numpy.core.multiarray.scalar": lambda dtype, data: _array((), dtype, False, data).item(),
     "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: _array(shape, dtype, order == "F", data),

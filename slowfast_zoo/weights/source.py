@@ -39,7 +39,11 @@ class CachedFile:
 
 
 def find_weights(
-    record: WeightsRecord, cache_dir: str | os.PathLike[str] | None = None, *, progress: bool = True
+    record: WeightsRecord,
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    progress: bool = True,
+    from_hub: bool = True,
 ) -> Path:
     """The verified file of a set of weights.
 
@@ -53,6 +57,7 @@ def find_weights(
             ``HF_ASSETS_CACHE``, ``HF_HOME``, ``XDG_CACHE_HOME`` say.
         progress: show the progress of a download, on a terminal. Whether the Hub's client does is decided by the
             environment variable ``HF_HUB_DISABLE_PROGRESS_BARS`` alone.
+        from_hub: False leaves out the Hub: what is to be published there must not come from there.
 
     Returns:
         A safetensors file with this library's names.
@@ -68,7 +73,7 @@ def find_weights(
         if _converted_problem(record, sidecar, cache_dir) is None:
             return _converted_path(record, cache_dir)
         failures.append(f"the cached file {str(_converted_path(record, cache_dir))!r} is damaged")
-    place = _hub_place(record)
+    place = _hub_place(record) if from_hub else None
     if place is not None:
         try:
             return hub_file(
@@ -101,16 +106,6 @@ def find_weights(
     )
 
 
-def cached_weights(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The file that :func:`find_weights` would give without a network, or None. Its content is not looked at.
-
-    Args:
-        record: the weights.
-        cache_dir: as for :func:`find_weights`.
-    """
-    return next(_local_files(record, cache_dir), None)
-
-
 def verify_cached(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None = None) -> list[CachedFile]:
     """Reads all files of a set of weights on this machine, and compares them with their hashes.
 
@@ -122,6 +117,12 @@ def verify_cached(record: WeightsRecord, cache_dir: str | os.PathLike[str] | Non
         One entry for each file. Where it has a problem, the next :func:`find_weights` gets the file anew.
     """
     return [CachedFile(path, _problem(record, path, cache_dir)) for path in _local_files(record, cache_dir)]
+
+
+def source_sha256(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None = None) -> str | None:
+    """The hash of the publisher's file that the cached weights were converted from; None if there are none."""
+    sidecar = _sidecar(record, cache_dir)
+    return sidecar["source_sha256"] if sidecar else None
 
 
 def check_source(record: WeightsRecord, path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +36,36 @@ def read_safetensors(path: str | os.PathLike[str], *, mapped: bool = False) -> d
         start = 8 + (length := int.from_bytes(file.read(8), "little"))
         header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        if any(entry["dtype"] not in _DTYPES for entry in header.values()):  # none that networks have
-            return {name: tensor.clone() for name, tensor in load_file(path).items()}
-        return {name: _read_tensor(file, start, entry) for name, entry in header.items()}
+    if any(entry["dtype"] not in _DTYPES for entry in header.values()):  # none that networks have
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    tensors = {
+        name: torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]], device="cpu") for name, entry in header.items()
+    }
+    # Most of the time the system makes room in memory, which threads do at the same time.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = [(path, start, [(tensors[n], header[n]) for n in list(tensors)[i::_THREADS]]) for i in range(_THREADS)]
+        for done in [pool.submit(_fill, *part) for part in parts]:
+            done.result()
+    return tensors
 
 
-def _read_tensor(file: Any, start: int, entry: Mapping[str, Any]) -> Tensor:
-    begin, end = entry["data_offsets"]
-    tensor: Tensor = torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]], device="cpu")
-    if end > begin:
-        file.seek(start + begin)
-        view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        while view:
-            got = file.readinto(view)
-            if not got:
-                raise EOFError("it ends too early")
-            view = view[got:]
-    return tensor
+def _fill(path: str | os.PathLike[str], start: int, tensors: Iterable[tuple[Tensor, Mapping[str, Any]]]) -> None:
+    """Reads tensors from their places after ``start``."""
+    with Path(path).open("rb", buffering=0) as file:
+        for tensor, entry in tensors:
+            begin, end = entry["data_offsets"]
+            if end == begin:
+                continue
+            file.seek(start + begin)
+            view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            while view:
+                got = file.readinto(view)
+                if not got:
+                    raise EOFError("it ends too early")
+                view = view[got:]
 
 
+_THREADS = 4
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -85,12 +97,11 @@ def save_state_dict(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file so that it appears whole or not at all."""
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp's files are the owner's alone
-        Path(temporary).replace(target)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink()
+        temporary.unlink(missing_ok=True)
         raise

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .layout import Layout, State, rename
+from .layout import FAIR_MEAN, Layout, State, rename
 
 # What a batch norm's blobs are called; "riv" holds the running variance itself, not its inverse.
 _NORM = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
@@ -57,4 +57,4 @@ def _with_all_dimensions(name: str, tensor: Tensor) -> Tensor:
     return tensor.flatten(wanted - 1) if all(size == 1 for size in tensor.shape[wanted:]) else tensor
 
 
-LAYOUT = Layout("caffe2", "PySlowFast's Caffe2 models", recognises, convert, slow_frames="linspace")
+LAYOUT = Layout("caffe2", "PySlowFast's Caffe2 models", recognises, convert, slow_frames="linspace", mean=FAIR_MEAN)

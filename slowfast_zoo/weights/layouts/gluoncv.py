@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .layout import Layout, State, rename
+from .layout import IMAGENET_MEAN, Layout, State, rename
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
@@ -56,4 +56,4 @@ def _pathway(conv1: str, bn1: str, theirs: str, stage: str, pathway: str) -> lis
     ]
 
 
-LAYOUT = Layout("gluoncv", "GluonCV", recognises, convert, slow_frames="strided")
+LAYOUT = Layout("gluoncv", "GluonCV", recognises, convert, slow_frames="strided", mean=IMAGENET_MEAN)

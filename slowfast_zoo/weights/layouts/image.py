@@ -48,7 +48,7 @@ def inflate(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], how: In
     inflated = {}
     for name, weight in state.items():
         ours = name.replace("pathway.", pathway, 1)
-        if weight.ndim == 5 and ours in expected:
+        if weight.ndim == 5 and ours in expected and expected[ours].ndim == 5:
             _, channels, length, *_ = expected[ours].shape
             if length > weight.shape[2] == 1:
                 long = torch.zeros(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 State = dict[str, Tensor]
+FAIR_MEAN = (0.45, 0.45, 0.45)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Layout:
             the result with a network finds it left over.
         slow_frames: which frames the project's SlowFast networks give to the Slow pathway, which no tensor tells, as
             :class:`~slowfast_zoo.models.SlowFastConfig` has it; None where that is not the project's to say.
+        mean: what the project subtracts from RGB frames (on a scale from 0 to 1), likewise.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Layout:
     recognises: Callable[[Mapping[str, Tensor]], bool]
     convert: Callable[[Mapping[str, Tensor]], State]
     slow_frames: str | None = None
+    mean: tuple[float, float, float] | None = None
 
 
 def rename(state: Mapping[str, Tensor], rules: list[tuple[str, str]]) -> State:

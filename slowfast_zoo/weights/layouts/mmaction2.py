@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .layout import Layout, State, rename
+from .layout import IMAGENET_MEAN, Layout, State, rename
 
 _STEMS = ("backbone.conv1.conv.weight", "backbone.slow_path.conv1.conv.weight")
 
@@ -62,8 +62,10 @@ def convert(state: Mapping[str, Tensor]) -> State:
 def _slow_first(state: State) -> Tensor:
     """The classifier's weight with its columns in the order [Slow, Fast]."""
     fc = state["head.fc.weight"]
-    fast = next((t.shape[0] for name, t in state.items() if name.startswith("fast.res5.blocks.0.conv3.conv.")), 0)
-    return torch.cat((fc[:, fast:], fc[:, :fast]), dim=1) if fc.ndim == 2 else fc
+    last = state.get("fast.res5.blocks.0.conv3.conv.weight")
+    if last is None or last.ndim != 5 or fc.ndim != 2:
+        return fc  # it will not fit
+    return torch.cat((fc[:, len(last) :], fc[:, : len(last)]), dim=1)
 
 
-LAYOUT = Layout("mmaction2", "MMAction2", recognises, convert, slow_frames="strided")
+LAYOUT = Layout("mmaction2", "MMAction2", recognises, convert, slow_frames="strided", mean=IMAGENET_MEAN)

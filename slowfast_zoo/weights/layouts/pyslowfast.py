@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .layout import Layout, State, rename
+from .layout import FAIR_MEAN, Layout, State, rename
 
 _STAGES = {"s1": "stem", "s2": "res2", "s3": "res3", "s4": "res4"}
 
@@ -48,4 +48,4 @@ def convert(state: Mapping[str, Tensor]) -> State:
     return rename(state, rules)
 
 
-LAYOUT = Layout("pyslowfast", "PySlowFast", recognises, convert, slow_frames="linspace")
+LAYOUT = Layout("pyslowfast", "PySlowFast", recognises, convert, slow_frames="linspace", mean=FAIR_MEAN)

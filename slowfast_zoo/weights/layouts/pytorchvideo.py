@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .layout import Layout, State, rename
+from .layout import FAIR_MEAN, Layout, State, rename
 
 _CONVS = {"a": "conv1", "b": "conv2", "c": "conv3"}
 
@@ -53,4 +53,4 @@ def convert(state: Mapping[str, Tensor]) -> State:
     return rename(state, rules)
 
 
-LAYOUT = Layout("pytorchvideo", "PyTorchVideo", recognises, convert, slow_frames="linspace")
+LAYOUT = Layout("pytorchvideo", "PyTorchVideo", recognises, convert, slow_frames="linspace", mean=FAIR_MEAN)
