@@ -11,17 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._torchvision import check_torchvision
-from .errors import MissingDependencyError, SlowFastZooError, VideoDecodeError, WeightsError
+from .errors import ExportError, MissingDependencyError, SlowFastZooError, VideoDecodeError, WeightsError
 from .factory import create_model, create_transform, list_models, load_checkpoint, load_image_weights
 from .models import NonLocalConfig, RoIConfig
 
 if TYPE_CHECKING:
     from .inference.classifier import Prediction, VideoClassifier
+    from .inference.export import export_model
+    from .inference.optimize import optimize_for_inference
     from .timm_registry import register_with_timm
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ExportError",
     "MissingDependencyError",
     "NonLocalConfig",
     "Prediction",
@@ -32,9 +35,11 @@ __all__ = [
     "WeightsError",
     "create_model",
     "create_transform",
+    "export_model",
     "list_models",
     "load_checkpoint",
     "load_image_weights",
+    "optimize_for_inference",
     "register_with_timm",
 ]
 
@@ -42,6 +47,8 @@ __all__ = [
 _LAZY = {
     "Prediction": ".inference.classifier",
     "VideoClassifier": ".inference.classifier",
+    "export_model": ".inference.export",
+    "optimize_for_inference": ".inference.optimize",
     "register_with_timm": ".timm_registry",
 }
 

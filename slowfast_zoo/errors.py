@@ -32,3 +32,7 @@ class WeightsError(SlowFastZooError):
 
 class MissingDependencyError(SlowFastZooError, ImportError):
     """An optional package is absent or broken; the message says how to install it."""
+
+
+class ExportError(SlowFastZooError):
+    """A network could not be exported, or the exported file gives other results."""

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from slowfast_zoo.errors import SlowFastZooError
 
-from . import models, predict, weights
+from . import bench, export, models, predict, weights
 
 _INTERRUPTED, _READER_GONE = 130, 141  # what shells report for SIGINT and SIGPIPE
 
@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     models.add_commands(commands)
     predict.add_command(commands)
     weights.add_commands(commands)
+    export.add_command(commands)
+    bench.add_command(commands)
     return parser
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -34,7 +38,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         kt, kh, kw = kernel
-        self.conv = nn.Conv3d(
+        self.conv = Conv3d(
             in_channels,
             out_channels,
             kernel,
@@ -48,3 +52,124 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class Conv3d(nn.Conv3d):
+    """nn.Conv3d, faster on a CPU where the kernel is factorised (1 x k x k, k x 1 x 1 or 1 x 1 x 1).
+
+    Such a kernel is a 2-D convolution on a view of channels-last memory: with time merged into the batch, or with the
+    plane merged into one axis. CPUs have far better 2-D than 3-D convolutions. The output is channels-last then.
+    Compilers and exporters get the 3-D convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        kt, kh, kw = self.kernel_size
+        if (kt > 1 and (kh, kw) != (1, 1)) or not runs_on_cpu(x):
+            return super().forward(x)
+        stride, padding, dilation, weight = self.stride, _pair(self.padding), self.dilation, self.weight
+        x = channels_last(x)
+        if kt == 1:
+            images = as_images(x[:, :, :: stride[0]])  # (B T, C, H, W)
+            y = F.conv2d(images, weight.squeeze(2), self.bias, stride[1:], padding[1:], dilation[1:])
+            return from_images(y, len(x))
+        planes, kernel = as_planes(x), weight.flatten(3)  # (B, C, T, H W), (C', C, kt, 1)
+        if torch.is_grad_enabled() and _TemporalConv.serves(planes, kernel) and self.bias is None:
+            y = _TemporalConv.apply(planes, kernel, stride[0], padding[0])
+        else:
+            y = F.conv2d(planes, kernel, self.bias, (stride[0], 1), (padding[0], 0))
+        return from_planes(y, x.shape[4])
+
+
+class _TemporalConv(torch.autograd.Function):
+    """The convolution of (B, C, T, N), channels last, with a kernel (C', C, kt, 1).
+
+    The gradient of the weight is computed as one matrix product a frame of the kernel: oneDNN's takes up to five times
+    as long.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def serves(x: Tensor, weight: Tensor) -> bool:
+        known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)  # in low precision, oneDNN's is
+        return known and weight.requires_grad and not torch.is_autocast_enabled("cpu")  # the faster one
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        return F.conv2d(x, weight, None, (stride, 1), (padding, 0))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, weight, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        grad = channels_last(grad)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            settings = (ctx.stride, 1), (ctx.padding, 0), (1, 1), False, (0, 0), 1
+            grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *settings, (True, False, False))[0]
+        if ctx.needs_input_grad[1]:
+            taps = [_tap_gradient(x, grad, i - ctx.padding, ctx.stride) for i in range(weight.shape[2])]
+            grad_weight = torch.stack(taps, dim=-1).unsqueeze(-1)
+        return grad_x, grad_weight, None, None
+
+
+def _tap_gradient(x: Tensor, grad: Tensor, offset: int, stride: int) -> Tensor:
+    """Gradient (C', C) of the weights between each output frame t and the input frame t * stride + offset."""
+    first = max(0, -(offset // stride))
+    last = min(grad.shape[2] - 1, (x.shape[2] - 1 - offset) // stride)
+    if last < first:  # a clip so short that this frame of the kernel sees only padding
+        return grad.new_zeros(grad.shape[1], x.shape[1])
+    start = first * stride + offset
+    seen = x[:, :, start : start + (last - first) * stride + 1 : stride]
+    total = grad.new_zeros(grad.shape[1], x.shape[1])
+    for g, s in zip(grad[:, :, first : last + 1], seen, strict=True):  # clip by clip; the matrices are views
+        total = torch.addmm(total, g.flatten(1), s.flatten(1).t())
+    return total
+
+
+def runs_on_cpu(x: Tensor) -> bool:
+    """Whether x is computed with here and now, on a CPU: not by a compiler, for export, or for its shape alone."""
+    traced: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not traced
+
+
+# Channels-last memory and its views. The channels are moved to where they lie in memory first: otherwise a batch of one
+# gets a stride by which PyTorch no longer knows the memory as channels-last.
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x, with the channels, its second axis, last in memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def as_images(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B T, C, H, W)."""
+    return x.movedim(1, -1).flatten(0, 1).movedim(-1, 1)
+
+
+def from_images(x: Tensor, batch: int) -> Tensor:
+    """(B T, C, H, W) -> (B, C, T, H, W)."""
+    return unflatten(x.movedim(1, -1), 0, (batch, -1)).movedim(-1, 1)
+
+
+def as_planes(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B, C, T, H W)."""
+    return x.movedim(1, -1).flatten(2, 3).movedim(-1, 1)
+
+
+def from_planes(x: Tensor, width: int) -> Tensor:
+    """(B, C, T, H W) -> (B, C, T, H, W)."""
+    return unflatten(x.movedim(1, -1), 2, (-1, width)).movedim(-1, 1)
+
+
+def unflatten(x: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    """Tensor.unflatten, typed."""
+    return x.unflatten(axis, sizes)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _pair(padding: Any) -> tuple[int, int, int]:
+    return padding  # type: ignore[no-any-return]

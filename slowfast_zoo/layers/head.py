@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +38,7 @@ class ClassifierHead(nn.Module):
     def _pool_one(self, x: Tensor) -> Tensor:
         if self.window is None:
             return x.mean(dim=(2, 3, 4)).unsqueeze(1)
-        plane = x.mean(dim=2)  # (B, C, H, W)
-        window = (min(self.window, plane.shape[-2]), min(self.window, plane.shape[-1]))
-        return F.avg_pool2d(plane, window, stride=1).flatten(2).transpose(1, 2)
+        return _window_averages(x.mean(dim=2), self.window).flatten(2).transpose(1, 2)
 
     def positions(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits of each window position: (B, P, num_classes)."""
@@ -52,3 +51,16 @@ class ClassifierHead(nn.Module):
         """
         pooled = self.pool(maps).mean(dim=1)  # (B, in_features)
         return pooled if pre_logits else self.fc(self.dropout(pooled))
+
+
+def _window_averages(plane: Tensor, window: int) -> Tensor:
+    """(B, C, H, W) -> the average of each window, along an axis shorter than the window that of the whole axis."""
+    size: Any = plane.shape
+    height, width = size[-2:]
+    if not torch.compiler.is_exporting():
+        return F.avg_pool2d(plane, (min(window, height), min(window, width)), stride=1)
+    # An exported program is for every size, and a kernel is fixed. So a small map gets zeros up to the window's size,
+    # and what they took from the average is given back. (The ONNX exporter leaves out divisor_override.)
+    plane = F.pad(plane, (0, torch.sym_max(window - width, 0), 0, torch.sym_max(window - height, 0)))
+    filled: Any = window * window / (torch.sym_min(window, height) * torch.sym_min(window, width))
+    return F.avg_pool2d(plane, window, stride=1).mul(filled)

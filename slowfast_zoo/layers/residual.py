@@ -47,7 +47,9 @@ class Bottleneck(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.shortcut(x) + self.conv3(self.conv2(self.conv1(x))))  # type: ignore[no-any-return]
+        y = self.conv3(self.conv2(self.conv1(x)))
+        y += self.shortcut(x)  # in place: no layer keeps the batch norm's output for the backward pass
+        return self.act(y)  # type: ignore[no-any-return]
 
 
 class Stage(nn.Module):

@@ -64,7 +64,7 @@ class RoIHead(nn.Module):
         grid: Tensor = roi_align(plane.float(), rois, self.resolution, self.spatial_scale, 0, self.aligned)
         pooled = grid.amax(dim=(2, 3)).to(plane.dtype)  # (K, C) from (K, C, resolution, resolution)
         if self.context:
-            whole = F.adaptive_avg_pool2d(plane, self.resolution).amax(dim=(2, 3))  # (B, C)
+            whole = _grid_averages(plane, self.resolution).amax(dim=(2, 3))  # (B, C)
             pooled = torch.cat((pooled, whole[rois[:, 0].long()]), dim=1)
         return pooled
 
@@ -72,6 +72,24 @@ class RoIHead(nn.Module):
         """Logits of boxes (K, num_classes), or with ``pre_logits`` what the classifier is given (K, in_features)."""
         pooled = self.pool(maps, rois)
         return pooled if pre_logits else self.fc(self.dropout(pooled))
+
+
+def _grid_averages(plane: Tensor, resolution: int) -> Tensor:
+    """Adaptive average pooling: (B, C, H, W) -> (B, C, resolution, resolution)."""
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(plane, resolution)
+    # ONNX has no adaptive pooling. Its cells are the same on all channels and separable: one matrix for each axis.
+    rows, columns = (_cells(size, resolution, plane) for size in plane.shape[-2:])
+    return rows @ plane @ columns.T
+
+
+def _cells(size: int, count: int, like: Tensor) -> Tensor:
+    """The matrix (count, size) whose row i averages the positions of cell i, rounded outward to whole ones."""
+    borders = torch.arange(count + 1, device=like.device) * size
+    first, end = borders[:-1] // count, (borders[1:] + count - 1) // count
+    position = torch.arange(size, device=like.device)
+    inside = ((position >= first[:, None]) & (position < end[:, None])).to(like.dtype)
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def as_rois(boxes: Any, clip: Tensor) -> Tensor:

@@ -39,9 +39,11 @@ class VideoNetwork(nn.Module, Generic[Config]):
             the feature map), ``reduction`` (of the clip's sides), ``temporal_reduction`` (of the clip's frames) and
             ``module`` (the submodule that makes it). In a SlowFast network each entry has two, "slow" and "fast".
         pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``.
+        optimized: whether ``optimize_for_inference`` made this network.
     """
 
     head: ClassifierHead | RoIHead
+    optimized = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
             boxes: as :meth:`forward` takes them.
         """
         self._check_boxes(boxes)
-        maps = _as_maps(features)
+        maps = self._maps_for_head(features)
         if isinstance(self.head, RoIHead):
             return self.head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
         return self.head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
@@ -149,7 +151,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         if not self.num_classes:
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
         self._check_boxes(boxes)
-        maps = _as_maps(self.forward_features(clip))
+        maps = self._maps_for_head(self.forward_features(clip))
         if isinstance(self.head, RoIHead):
             logits = self.forward_head(maps, boxes=boxes).unsqueeze(1)  # (K, 1, num_classes)
         else:
@@ -158,6 +160,11 @@ class VideoNetwork(nn.Module, Generic[Config]):
             logits = logits.mean(dim=1, keepdim=True)
         scores = logits.softmax(dim=-1) if self.config.head_activation == "softmax" else logits.sigmoid()
         return scores.mean(dim=1)
+
+    def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+        maps = (features,) if isinstance(features, Tensor) else features
+        # The head of an optimised network is in float32, whatever the other layers compute in.
+        return [x.float() for x in maps] if self.optimized else maps
 
     def get_classifier(self) -> nn.Module:
         """The fully connected layer, or an ``nn.Identity`` where there is none."""
@@ -264,6 +271,12 @@ class VideoNetwork(nn.Module, Generic[Config]):
             raise TypeError(f"{given!r} is a {type(model).__name__}, not a {cls.__name__}")
         return model
 
+    def _given_out(self, maps: Maps, clip: Tensor) -> Maps:
+        """Feature maps as they are handed out: contiguous if the clip is, whatever the layers prefer."""
+        if self.optimized or _is_channels_last(clip):
+            return maps
+        return tuple(x.contiguous() for x in maps)
+
     # -- input -------------------------------------------------------------------------------------------------------
 
     def _check_boxes(self, boxes: Boxes | None) -> None:
@@ -291,7 +304,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
                 "from uint8 frames."
             )
         parameter = next(self.parameters(), x)  # the replicas of nn.DataParallel have none
-        if x.dtype != parameter.dtype:
+        if x.dtype != parameter.dtype and not self.optimized:  # whose stems convert
             if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
                 raise TypeError(
                     f"{what} is {x.dtype} but the network is {parameter.dtype}: convert one of them, as in "
@@ -370,9 +383,11 @@ class FeatureNetwork(nn.Module):
 
 def keep_channels_last(x: Tensor, source: Tensor) -> Tensor:
     """x in channels-last memory if ``source`` is; some backends answer a channels-last input otherwise."""
-    if source.is_contiguous(memory_format=torch.channels_last_3d) and not source.is_contiguous():
-        return x.contiguous(memory_format=torch.channels_last_3d)
-    return x
+    return x.contiguous(memory_format=torch.channels_last_3d) if _is_channels_last(source) else x
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
 
 
 def _inside(prefix: str, info: dict[str, Any]) -> dict[str, Any]:
@@ -380,10 +395,6 @@ def _inside(prefix: str, info: dict[str, Any]) -> dict[str, Any]:
     if "module" in info:
         return {**info, "module": prefix + info["module"]}
     return {pathway: _inside(prefix, record) for pathway, record in info.items()}
-
-
-def _as_maps(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    return (features,) if isinstance(features, Tensor) else features
 
 
 def init_weights(network: nn.Module) -> None:

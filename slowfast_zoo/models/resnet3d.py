@@ -57,7 +57,7 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
         for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):
             x = keep_channels_last(getattr(self.pathway, stage)(x), frames)
             if i in out_indices:
-                maps[i] = (x,)
+                maps[i] = self._given_out((x,), frames)
             if stage == "res2":
                 x = self.temporal_pool(x)
         return [maps[i] for i in out_indices]

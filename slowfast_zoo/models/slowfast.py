@@ -92,7 +92,7 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
             slow = keep_channels_last(getattr(self.slow, stage)(slow), frames)
             fast = keep_channels_last(getattr(self.fast, stage)(fast), frames)
             if i in out_indices:
-                maps[i] = (slow, fast)
+                maps[i] = self._given_out((slow, fast), frames)
             if i < max(out_indices):
                 slow, fast = self.lateral[stage](slow, fast)
         return [maps[i] for i in out_indices]

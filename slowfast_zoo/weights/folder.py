@@ -212,6 +212,11 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
     """The content of config.json."""
     if not isinstance(model, VideoNetwork):
         raise TypeError(f"only networks made by create_model are saved as folders, not {type(model).__name__}")
+    if model.optimized:
+        raise ValueError(
+            "an optimised network has its batch norms folded away and is no checkpoint: save the network that it was "
+            "made from"
+        )
     from slowfast_zoo import __version__
 
     cfg = model.pretrained_cfg

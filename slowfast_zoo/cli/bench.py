@@ -1,0 +1,146 @@
+"""``slowfast-zoo bench``: what a network costs on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+_PEERS = {"pytorchvideo": "PyTorchVideo", "openvino": "OpenVINO"}
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure a model's speed and memory",
+        description="Measure a model on this machine: latency, clips a second and peak memory, as it is and optimised "
+        "for inference. All are timed in turns; memory is measured in a process of its own for each.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a name from slowfast-zoo list")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="clips at once (default: %(default)s)")
+    parser.add_argument("--size", type=int, metavar="S", help="side of a clip in pixels (default: the model's crop)")
+    parser.add_argument("--frames", type=int, metavar="T", help="frames of the Slow pathway (default: the model's)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of what is beside the ordinary model (default: float32, and bfloat16 where the machine has instructions "
+        "for it)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: torch's choice)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="timed calls (default: %(default)s)")
+    parser.add_argument("--train", action="store_true", help="a training step (forward and backward)")
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        choices=sorted(_PEERS),
+        help="another library, if it is installed; may be given twice",
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    from slowfast_zoo.inference import bench
+    from slowfast_zoo.inference.contenders import Workload
+
+    from .models import _print_table
+
+    work = Workload(
+        model=args.model,
+        batch=args.batch,
+        size=args.size,
+        frames=args.frames,
+        threads=args.threads,
+        device=args.device,
+        train=args.train,
+    )
+    contenders = _contenders(args)
+    for contender in contenders:  # before the work, not after a minute of it
+        contender.require()
+    facts = bench.cost(work)
+    try:
+        rows = bench.measure(work, contenders, args.repeats)
+        started = bench.startup(args.model)
+    except RuntimeError as error:  # out of memory, a layer that this dtype lacks, a child that was killed
+        raise ValueError(str(error).strip().splitlines()[0]) from error
+    report = {
+        "model": args.model,
+        "input": _input_shape(work),
+        "what": "training step" if args.train else "inference",
+        **facts,
+        "machine": bench.machine(args.device, args.threads),
+        "startup_seconds": started,
+        "rows": rows,
+    }
+    if args.json:
+        print(json.dumps(report, indent=2))
+        return 0
+    print(f"{args.model}, {report['what']}, input {' x '.join(map(str, report['input']))}")
+    for title, text in _heading(report):
+        print(f"  {title:<12} {text}")
+    print()
+    _print_table(_aligned([("", "latency, ms", "quartiles", "clips/s", "peak MiB", "ratio"), *map(_cells, rows)]))
+    return 0
+
+
+def _contenders(args: argparse.Namespace) -> list[Any]:
+    """The ordinary network first: the others' ratios are to it."""
+    from slowfast_zoo.inference.bench import has_fast
+    from slowfast_zoo.inference.contenders import Contender
+
+    dtypes = [args.dtype] if args.dtype else ["float32"]
+    if not args.dtype and has_fast("bfloat16", args.device):
+        dtypes.append("bfloat16")
+    chosen = [Contender("ordinary")]
+    if args.train:
+        chosen += [Contender("ordinary", dtype) for dtype in dtypes]
+    else:
+        chosen += [Contender("optimised", dtype) for dtype in dtypes]
+    for peer in args.against:
+        # On a CPU, PyTorchVideo's pooling knows no other dtype.
+        only_float32 = peer == "pytorchvideo" and args.device == "cpu" and not args.train
+        chosen += [Contender(_PEERS[peer], dtype) for dtype in (["float32"] if only_float32 else dtypes)]
+    return list(dict.fromkeys(chosen))
+
+
+def _input_shape(work: Any) -> list[int]:
+    """(B, C, T, H, W) of the clips."""
+    import torch
+
+    with torch.device("meta"):
+        config = work.network().config
+    side = work.size or config.crop
+    return [work.batch, config.in_chans, config.clip_frames, side, side]
+
+
+def _heading(report: dict[str, Any]) -> list[tuple[str, str]]:
+    machine, started = report["machine"], report["startup_seconds"]
+    where = machine["card"] if "card" in machine else machine["cpu"]
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    rows = [
+        ("parameters", f"{report['parameters'] / 1e6:.2f} M"),
+        ("cost", f"{report['multiply_adds'] / 1e9:.2f} G multiply-adds a clip (what the paper calls FLOPs)"),
+        ("machine", f"{where}, {machine['cores']} cores, {threads}"),
+        ("has", " ".join(machine["instruction_sets"])),
+        ("versions", versions),
+        ("start-up", f"import {started['import']:.2f} s, create_model {started['create_model']:.2f} s"),
+    ]
+    return [(title, text) for title, text in rows if text]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = row["quartiles_ms"]
+    peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+    rate = f"{row['clips_per_second']:.2f}"
+    return (row["name"], f"{row['median_ms']:.1f}", f"{low:.1f} to {high:.1f}", rate, peak, f"{row['ratio']:.2f}")
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Numbers to the right of their column; the first column is text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))) for row in rows]

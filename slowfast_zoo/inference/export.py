@@ -1,0 +1,543 @@
+"""Networks as files that other runtimes run: a torch.export program, ONNX, OpenVINO's IR.
+
+Each file is run and compared with the network before it gets its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import importlib
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_zoo.errors import ExportError, MissingDependencyError
+from slowfast_zoo.factory import create_model
+from slowfast_zoo.models import FeatureNetwork, VideoNetwork
+from slowfast_zoo.models.network import MIN_SIDE
+
+from .classifier import _labels_of, _model_name
+
+ExportFormat = Literal["torch", "onnx", "openvino"]
+ExportOutput = Literal["logits", "probabilities", "features"]
+
+METADATA_KEY = "slowfast_zoo"  # in ONNX and OpenVINO; a torch.export program has a file of this name with .json
+TOLERANCE = 1e-4  # of the largest output; float32 in another order differs by about 1e-6
+
+_SUFFIXES: dict[str, ExportFormat] = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}
+_WRITERS = {"torch": (), "onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
+_RUNTIMES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+# What of a network's pretrained_cfg somebody needs who runs the file.
+_PREPROCESSING = ("mean", "std", "channel_order", "scale", "crop", "clip_sampling", "clips", "crops", "view_average")
+
+_Run = Callable[[Mapping[str, Tensor]], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        format: torch, onnx or openvino.
+        files: the file; OpenVINO's has a second one beside it, with the weights.
+        bytes: their size.
+        inputs: names and shapes of the inputs; axes of any size have names.
+        outputs: names of the outputs.
+        difference: the largest between file and network, as a share of the network's largest output; None if the file
+            was not run.
+    """
+
+    format: ExportFormat
+    files: tuple[Path, ...]
+    bytes: int
+    inputs: Mapping[str, tuple[int | str, ...]]
+    outputs: tuple[str, ...]
+    difference: float | None
+
+
+def export_model(
+    model_or_name: str | nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    format: ExportFormat | None = None,  # noqa: A002
+    output: ExportOutput | None = None,
+    out_indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    frames: int | None = None,
+    opset: int | None = None,
+    pretrained: bool = True,
+    check: bool = True,
+) -> Path:
+    """Write a network as a file for another runtime.
+
+    The input ``clip`` is (batch, in_chans, frames, height, width), float32 and normalised; a network that detects
+    actions has a second one, ``boxes`` (K, 5) of any K: the clip's index, then x1, y1, x2, y2 in pixels. Batch, height
+    and width may be any, height and width from 32, unless ``batch_size`` and ``size`` fix them. The number of frames is
+    fixed. The file holds a JSON object with the preprocessing, the labels and the configuration.
+
+    Args:
+        model_or_name: a network made by ``create_model``, which stays as it is, or a name.
+        path: the file. It, and what stands there, is replaced whole or not at all.
+        format: ``torch`` (a torch.export program, .pt2), ``onnx`` (.onnx) or ``openvino`` (.xml, and .bin beside it).
+            None takes that of the suffix.
+        output: ``logits``, ``probabilities`` or ``features``: the maps of the stages, named ``slow_res2``,
+            ``fast_res2`` and so on, in a network of one pathway ``res2``. None is the logits, or what a network made
+            with ``features_only`` gives. Without a classifier the logits are the vectors before it, ``pooled``.
+        out_indices: the stages of ``features``, 0 (stem) to 4 (res5); None is all.
+        batch_size: clips in a batch; None leaves it open.
+        size: height and width in pixels, or one number for both; None leaves them open.
+        frames: frames of a clip; None takes the network's own.
+        opset: version of ONNX's operators; None takes the exporter's choice.
+        pretrained: load the weights of a named network; False gives a random one.
+        check: run the file at several sizes, and compare it with the network. Where the runtime is not installed there
+            is a warning instead.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: an unknown format, suffix, output or size, or a network without values.
+        TypeError: neither a name nor a network of this library.
+        FileNotFoundError: the folder does not exist.
+        MissingDependencyError: the exporter is not installed.
+        ExportError: the network cannot be exported, or the file gives other results. There is no file then.
+        WeightsError: the weights of a named network cannot be found or loaded.
+    """
+    return export_with_report(
+        model_or_name,
+        path,
+        format=format,
+        output=output,
+        out_indices=out_indices,
+        batch_size=batch_size,
+        size=size,
+        frames=frames,
+        opset=opset,
+        pretrained=pretrained,
+        check=check,
+    ).files[0]
+
+
+def export_with_report(
+    model_or_name: str | nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    format: ExportFormat | None = None,  # noqa: A002
+    output: ExportOutput | None = None,
+    out_indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    frames: int | None = None,
+    opset: int | None = None,
+    pretrained: bool = True,
+    check: bool = True,
+) -> ExportReport:
+    """:func:`export_model`, but tells what it did."""
+    target = Path(path)
+    kind = _format_of(target, format)
+    if opset is not None and kind == "torch":
+        raise ValueError("opset is for ONNX and OpenVINO, not for a torch.export program")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {os.fspath(target.parent)!r} to write {target.name!r} into")
+    if target.is_dir():
+        raise ValueError(f"{os.fspath(target)!r} is a folder, not a file")
+    for package in _WRITERS[kind]:
+        _import(package, f"exporting to {kind}")
+    model = create_model(model_or_name, pretrained) if isinstance(model_or_name, str) else model_or_name
+    graph = _Graph(model, output, out_indices)
+    shape = _Shape.of(graph.config, batch_size, size, frames)
+
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder, _quiet():
+        try:
+            files = _write(graph, shape, Path(folder) / target.name, kind, opset)
+        except Exception as error:  # the exporters raise whatever they like
+            raise ExportError(f"{graph.name} cannot be exported to {kind}: {_reason(error)}") from error
+        difference = _difference(graph, shape, files[0], kind) if check else None
+        replaced = [file.replace(target.with_name(file.name)) for file in reversed(files)][::-1]  # weights first
+    if check and difference is None:
+        runtime = _RUNTIMES[kind]
+        warnings.warn(
+            f"{os.fspath(target)!r} was written but not run, because {runtime} is not installed: "
+            'pip install "slowfast-zoo[export]"',
+            UserWarning,
+            stacklevel=3,
+        )
+    return ExportReport(
+        format=kind,
+        files=tuple(replaced),
+        bytes=sum(file.stat().st_size for file in replaced),
+        inputs=shape.inputs(graph),
+        outputs=graph.outputs,
+        difference=difference,
+    )
+
+
+# -- what is exported ----------------------------------------------------------------------------------------------
+
+
+class _Graph(nn.Module):
+    """A copy of the network in evaluation, float32, on the CPU, that gives one tensor or a flat tuple of maps.
+
+    Attributes:
+        outputs: their names.
+        name: the network's.
+        metadata: what the file says about it, plain values for JSON.
+    """
+
+    def __init__(self, model: Any, output: str | None, out_indices: Sequence[int] | None) -> None:
+        super().__init__()
+        if not isinstance(model, (VideoNetwork, FeatureNetwork)):
+            raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
+        if any(p.is_meta for p in model.parameters()):
+            raise ValueError("the network is on the meta device and has no values to export")
+        if output not in (None, *get_args(ExportOutput)):
+            raise ValueError(f"output is one of {', '.join(map(repr, get_args(ExportOutput)))}, not {output!r}")
+        is_features = isinstance(model, FeatureNetwork)
+        output = output or ("features" if is_features else "logits")
+        if is_features and (output != "features" or out_indices is not None):
+            raise ValueError("a network made with features_only gives the features of its own out_indices")
+        if output != "features" and out_indices is not None:
+            raise ValueError("out_indices selects feature maps and needs output='features'")
+        if output == "probabilities" and not model.num_classes:
+            raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
+        if getattr(model.config, "fast_input", None) == "flow":
+            raise ValueError("a network on optical flow takes pairs of clips, which are not exported")
+        self.name = _model_name(model)
+        self.metadata = _metadata(model, output)
+        network: Any = copy.deepcopy(model).cpu().float().eval()
+        if output == "features" and not is_features:
+            network = FeatureNetwork(network, out_indices)
+        self.network: Any = network
+        self.config = network.config
+        self.output = output
+        self.takes_boxes = bool(network.config.roi) and output != "features"
+        self.outputs = _output_names(network, output)
+
+    def forward(self, clip: Tensor, boxes: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        """What ``outputs`` names."""
+        if self.output == "features":
+            return tuple(x for maps in self.network(clip) for x in _as_tuple(maps))
+        if self.output == "probabilities":
+            return self.network.probabilities(clip, boxes)  # type: ignore[no-any-return]
+        return self.network(clip, boxes)  # type: ignore[no-any-return]
+
+
+def _as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (tensors,) if isinstance(tensors, Tensor) else tensors
+
+
+def _output_names(network: Any, output: str) -> tuple[str, ...]:
+    if output != "features":
+        return (output if network.num_classes else "pooled",)
+    names: list[str] = []
+    for info in network.feature_info:
+        names += [info["name"]] if "name" in info else [f"{pathway}_{info[pathway]['name']}" for pathway in info]
+    return tuple(names)
+
+
+def _metadata(model: Any, output: str) -> dict[str, Any]:
+    from slowfast_zoo import __version__
+
+    cfg, config = model.pretrained_cfg, model.config
+    labels = None if output == "features" else _labels_of(model)
+    return {
+        "library_name": "slowfast_zoo",
+        "library_version": __version__,
+        "name": _model_name(model),
+        "license": cfg.get("license"),
+        "labels": None if labels is None else list(labels),
+        "preprocessing": {
+            **{key: cfg[key] for key in _PREPROCESSING if key in cfg},
+            "frames": config.clip_frames,
+            "stride": config.clip_stride,  # of a 30 fps video
+        },
+        "score": config.head_activation,
+        "config": config.to_dict(),
+    }
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Sizes of the input; None is open."""
+
+    channels: int
+    frames: int
+    batch: int | None
+    height: int | None
+    width: int | None
+
+    @classmethod
+    def of(cls, config: Any, batch_size: Any, size: Any, frames: Any) -> _Shape:
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        if len(sides) != 2 or not all(side is None or _is_integer(side, MIN_SIDE) for side in sides):
+            raise ValueError(f"size is a number of pixels from {MIN_SIDE}, or height and width, or None, not {size!r}")
+        if not (batch_size is None or _is_integer(batch_size, 1)):
+            raise ValueError(f"batch_size is an integer of at least 1, or None, not {batch_size!r}")
+        multiple = config.alpha * getattr(config, "temporal_reduction", 1)
+        frames = config.clip_frames if frames is None else frames
+        if not _is_integer(frames, multiple) or frames % multiple:
+            raise ValueError(f"frames is a positive multiple of {multiple} in this network, not {frames!r}")
+        return cls(config.in_chans, frames, batch_size, *sides)
+
+    def inputs(self, graph: _Graph) -> dict[str, tuple[int | str, ...]]:
+        """Names and shapes of the graph's inputs."""
+        sides = self.height or "height", self.width or "width"
+        inputs: dict[str, tuple[int | str, ...]] = {"clip": (self.batch or "batch", self.channels, self.frames, *sides)}
+        if graph.takes_boxes:
+            inputs["boxes"] = ("boxes", 5)
+        return inputs
+
+    def example(self, graph: _Graph, batch: int, height: int, width: int, seed: int = 0) -> dict[str, Tensor]:
+        """Random inputs, of these sizes where they are open; with boxes that reach out of the frame, in detection."""
+        generator = torch.Generator().manual_seed(seed)
+        batch, height, width = self.batch or batch, self.height or height, self.width or width
+        clip = torch.randn(batch, self.channels, self.frames, height, width, generator=generator)
+        if not graph.takes_boxes:
+            return {"clip": clip}
+        count = batch + 2
+        random = functools.partial(torch.rand, generator=generator)
+        corner = (random(count, 2) - 0.1) * torch.tensor([width, height])
+        box = torch.cat((corner, corner + 4 + random(count, 2) * torch.tensor([width, height])), dim=1)
+        index = torch.arange(count) % batch
+        return {"clip": clip, "boxes": torch.cat((index[:, None].float(), box), dim=1)}
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def _write(graph: _Graph, shape: _Shape, path: Path, kind: str, opset: int | None) -> list[Path]:
+    """Writes the file, OpenVINO's weights beside it."""
+    metadata = json.dumps({**graph.metadata, "inputs": shape.inputs(graph), "outputs": graph.outputs})
+    program = _program(graph, shape)
+    if kind == "torch":
+        torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": metadata})
+        return [path]
+    if kind == "onnx":
+        path.write_bytes(_onnx(program, graph, shape, opset, metadata))
+        return [path]
+    import openvino
+
+    # From ONNX: what OpenVINO makes of the program itself leaves the number of frames open, and names no output.
+    # Core.read_model, because convert_model reports to its makers.
+    model = openvino.Core().read_model(_onnx(program, graph, shape, opset, metadata))
+    model.set_rt_info(metadata, [METADATA_KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return [path, path.with_suffix(".bin")]
+
+
+def _program(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
+    """The network as torch.export traces it, without the paths of source files and the example."""
+    example = shape.example(graph, batch=2, height=MIN_SIDE * 3, width=MIN_SIDE * 2)
+    at_least = {"batch": 1, "height": MIN_SIDE, "width": MIN_SIDE, "boxes": 0}
+    shapes = {
+        name: {axis: _any_size(at_least[size]) for axis, size in enumerate(sizes) if isinstance(size, str)}
+        for name, sizes in shape.inputs(graph).items()
+    }
+    with torch.no_grad(), _one_like_any_size():
+        program = torch.export.export(graph, tuple(example.values()), dynamic_shapes=shapes, strict=False)
+    with contextlib.suppress(AttributeError):
+        program.example_inputs = None
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def _any_size(at_least: int) -> Any:
+    hint: Any = torch.export.Dim.DYNAMIC
+    return hint(min=at_least) if callable(hint) else hint  # torch 2.7 takes no bounds
+
+
+def _one_like_any_size() -> contextlib.AbstractContextManager[Any]:
+    """Keeps the tracer from taking for granted that no size is 1: a batch may be, and a small frame's last map."""
+    import torch.fx.experimental._config as config
+
+    # Not public, so nothing relies on it: without it the program asks for two clips, or 33 pixels.
+    patch = getattr(config, "patch", None)
+    return (
+        patch(backed_size_oblivious=True)
+        if patch and hasattr(config, "backed_size_oblivious")
+        else contextlib.nullcontext()
+    )
+
+
+def _onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadata: str) -> bytes:
+    """The program as an ONNX file."""
+    import onnx
+
+    inputs = shape.inputs(graph)
+    exported: Any = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        external_data=False,
+        input_names=list(inputs),
+        output_names=list(graph.outputs),
+        opset_version=opset,
+    )
+    model = exported.model_proto
+    # The exporter calls open axes s53, s47, ... and computes with these names in the outputs.
+    names = {}
+    for value, sizes in zip(model.graph.input, inputs.values(), strict=True):
+        for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
+            if isinstance(size, str):
+                names[dim.dim_param] = size
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
+    # Its notes for debugging hold the paths of source files on this machine.
+    for part in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+        *model.graph.initializer,
+        *model.functions,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
+    model.producer_name, model.producer_version = "slowfast_zoo", graph.metadata["library_version"]
+    model.graph.name = graph.name
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+# -- checking ------------------------------------------------------------------------------------------------------
+
+
+def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | None:
+    """The largest difference between file and network, as a share of the largest output; None without the runtime.
+
+    Raises:
+        ExportError: it is too large, or the file does not run.
+    """
+    try:
+        run = _runner(path, kind, graph.outputs)
+    except MissingDependencyError:
+        return None
+    except Exception as error:  # each runtime has its own
+        raise ExportError(f"{_RUNTIMES[kind]} cannot load what {graph.name} was exported to: {error}") from error
+    largest = 0.0
+    crop = graph.config.crop
+    for seed, sizes in enumerate(((1, crop, crop), (3, 64, 112)), start=1):
+        inputs = shape.example(graph, *sizes, seed=seed)
+        at = " x ".join(map(str, inputs["clip"].shape))
+        with torch.no_grad():
+            expected = _as_tuple(graph(*inputs.values()))
+        try:
+            given = run(inputs)
+        except Exception as error:
+            raise ExportError(f"the exported {graph.name} does not run on a clip of {at}: {error}") from error
+        for name, got, want in zip(graph.outputs, given, expected, strict=True):
+            if got.shape != want.shape:
+                raise ExportError(
+                    f"the exported {graph.name} gives {name} of shape {tuple(got.shape)} on a clip of {at}, the "
+                    f"network {tuple(want.shape)}"
+                )
+            largest_value = want.abs().max().clamp(min=torch.finfo(want.dtype).tiny)
+            difference = float((got - want).abs().max() / largest_value)
+            if not difference <= TOLERANCE:  # not a number is not
+                raise ExportError(
+                    f"the exported {graph.name} differs from the network on a clip of {at}: {name} by "
+                    f"{difference:.2g} of its largest value, more than {TOLERANCE:g}"
+                )
+            largest = max(largest, difference)
+    return largest
+
+
+def _runner(path: Path, kind: str, outputs: Sequence[str]) -> _Run:
+    """The file, ready to run on the CPU in float32.
+
+    Raises:
+        MissingDependencyError: its runtime is not installed.
+    """
+    if kind == "torch":
+        program: Any = torch.export.load(path).module()
+
+        def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+            with torch.no_grad():
+                return list(_as_tuple(program(*inputs.values())))
+
+        return run
+    runtime = _import(_RUNTIMES[kind], "running the file")
+    if kind == "onnx":
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        # From memory, so that no file is open when it is given its name.
+        session = runtime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return lambda inputs: [torch.from_numpy(x) for x in session.run(list(outputs), _as_numpy(inputs))]
+    core = runtime.Core()
+    model = core.read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+    # Left alone, OpenVINO computes in bfloat16 where the processor can.
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run_openvino(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        results = compiled(_as_numpy(inputs))
+        return [torch.from_numpy(results[name].copy()) for name in outputs]
+
+    return run_openvino
+
+
+def _as_numpy(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: x.numpy() for name, x in inputs.items()}
+
+
+# -- odds and ends -------------------------------------------------------------------------------------------------
+
+
+def _is_integer(value: Any, at_least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def _format_of(path: Path, given: str | None) -> ExportFormat:
+    known = ", ".join(f"{kind} ({suffix})" for suffix, kind in _SUFFIXES.items())
+    by_suffix = _SUFFIXES.get(path.suffix)
+    if given is None:
+        if by_suffix is None:
+            raise ValueError(f"the suffix says the format: {known}; {path.name!r} has none of them")
+        return by_suffix
+    for suffix, kind in _SUFFIXES.items():
+        if kind == given:
+            if path.suffix != suffix:
+                raise ValueError(f"a file of the format {given} ends in {suffix}, which {path.name!r} does not")
+            return kind
+    raise ValueError(f"format is one of {known}, not {given!r}")
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was first raised; exporters wrap it in stories."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: " + next(iter(str(error).strip().splitlines()), "")
+
+
+def _import(package: str, purpose: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'{purpose} needs {package} ({error}): pip install "slowfast-zoo[export]"'
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporters' progress and the warnings about their own code to themselves."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
