@@ -202,6 +202,8 @@ class _Graph(nn.Module):
             raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
         if any(p.is_meta for p in model.parameters()):
             raise ValueError("the network is on the meta device and has no values to export")
+        if (model.network if isinstance(model, FeatureNetwork) else model).optimized:
+            raise ValueError("export the network that this one was made from: runtimes optimise it themselves")
         if output not in (None, *get_args(ExportOutput)):
             raise ValueError(f"output is one of {', '.join(map(repr, get_args(ExportOutput)))}, not {output!r}")
         is_features = isinstance(model, FeatureNetwork)
