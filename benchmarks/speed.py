@@ -128,7 +128,7 @@ def _compared(
 
 
 def memory(settings: Settings) -> dict[str, Any]:
-    contenders = settings.contenders(PEER, ORDINARY, FAST, FAST_BF16)
+    contenders = settings.contenders(PEER, FAST, FAST_BF16)
     networks, checked = {}, []
     for network in NETWORKS:
         # Where the allocator puts what is a matter of luck: one and the same process's peak varies by a fifth.

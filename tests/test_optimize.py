@@ -532,7 +532,7 @@ def test_copies(name: str, dtype: torch.dtype) -> None:
     with torch.no_grad():
         fresh = copy.deepcopy(optimized)
         want = optimized(clip, boxes)
-        for other in (fresh, copy.deepcopy(optimized), through_a_file(optimized), through_a_file(fresh)):
+        for other in (fresh, copy.deepcopy(optimized), through_a_file(optimized)):
             assert other.optimized
             assert torch.equal(other(clip, boxes), want)
             assert not any(p.requires_grad for p in other.parameters())
@@ -582,7 +582,7 @@ def test_gradient_of_the_input(name: str) -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("needs", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("needs", [(True, False), (False, True)])
 def test_gradient_of_a_pair(fusion: str, needs: tuple[bool, bool]) -> None:
     """Where only one pathway's frames have a gradient, the other's convolutions must not cut it off."""
     model = small("slowfast_r50_4x16", fusion=fusion)
@@ -637,10 +637,9 @@ def test_without_onednn(name: str, dtype: torch.dtype, tolerance: float, monkeyp
     assert_same_network(with_it, model, clip_for(model), tolerance)
     without_onednn(monkeypatch)
     without = optimize_for_inference(model, dtype)
-    for size in ((48, 40), (33, 47)):
-        clip = clip_for(model, size, batch=1)
-        assert_same_network(without, model, clip, tolerance)
-        assert_same_network(with_it, model, clip, tolerance)  # whose weights are packed
+    clip = clip_for(model, (33, 47), batch=1)
+    assert_same_network(without, model, clip, tolerance)
+    assert_same_network(with_it, model, clip, tolerance)  # whose weights are packed
     assert_same_network(copy.deepcopy(without), model, clip, tolerance)
     assert_same_network(copy.deepcopy(with_it), model, clip, tolerance)
     assert set(without.state_dict()) == set(with_it.state_dict())
@@ -664,6 +663,7 @@ def compile_with() -> Any:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "has_run"), [("eager", False), ("aot_eager", True)])
 def test_compile(backend: str, has_run: bool, compile_with: Callable[..., Any]) -> None:
     model = network("slowfast_tiny_4x8")
@@ -679,6 +679,7 @@ def test_compile(backend: str, has_run: bool, compile_with: Callable[..., Any]) 
         assert_close(optimized(clip), want)  # as it was
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compile_an_ordinary_network_in_training(backend: str, compile_with: Callable[..., Any]) -> None:
     plain = network("slowfast_tiny_4x8", drop_rate=0.0).train()

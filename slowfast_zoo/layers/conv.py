@@ -59,19 +59,28 @@ class Conv3d(nn.Conv3d):
 
     Such a kernel is a 2-D convolution on a view of channels-last memory: with time merged into the batch, or with the
     plane merged into one axis. CPUs have far better 2-D than 3-D convolutions. The output is channels-last then.
-    Compilers and exporters get the 3-D convolution.
+    Compilers and exporters get the 3-D convolution, and so does what else nn.Conv3d can do (groups, other paddings, a
+    stride along an axis without a kernel).
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _is_2d(self) -> bool:
         kt, kh, kw = self.kernel_size
-        if (kt > 1 and (kh, kw) != (1, 1)) or not runs_on_cpu(x):
+        if self.groups != 1 or self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return False
+        if kt == 1:
+            return self.padding[0] == 0
+        return (kh, kw, *self.stride[1:], self.dilation[0], *self.padding[1:]) == (1, 1, 1, 1, 1, 0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 5 or not self._is_2d() or not runs_on_cpu(x):
             return super().forward(x)
+        kt = self.kernel_size[0]
         stride, padding, dilation, weight = self.stride, _pair(self.padding), self.dilation, self.weight
         x = channels_last(x)
         if kt == 1:
-            images = as_images(x[:, :, :: stride[0]])  # (B T, C, H, W)
-            y = F.conv2d(images, weight.squeeze(2), self.bias, stride[1:], padding[1:], dilation[1:])
-            return from_images(y, len(x))
+            x = x[:, :, :: stride[0]]
+            y = F.conv2d(as_images(x), weight.squeeze(2), self.bias, stride[1:], padding[1:], dilation[1:])
+            return from_images(y, x.shape[2])
         planes, kernel = as_planes(x), weight.flatten(3)  # (B, C, T, H W), (C', C, kt, 1)
         if torch.is_grad_enabled() and _TemporalConv.serves(planes, kernel) and self.bias is None:
             y = _TemporalConv.apply(planes, kernel, stride[0], padding[0])
@@ -151,9 +160,9 @@ def as_images(x: Tensor) -> Tensor:
     return x.movedim(1, -1).flatten(0, 1).movedim(-1, 1)
 
 
-def from_images(x: Tensor, batch: int) -> Tensor:
+def from_images(x: Tensor, frames: int) -> Tensor:
     """(B T, C, H, W) -> (B, C, T, H, W)."""
-    return unflatten(x.movedim(1, -1), 0, (batch, -1)).movedim(-1, 1)
+    return unflatten(x.movedim(1, -1), 0, (-1, frames)).movedim(-1, 1)
 
 
 def as_planes(x: Tensor) -> Tensor:

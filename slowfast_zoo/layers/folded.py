@@ -17,10 +17,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .conv import ConvNorm, as_images, as_planes, channels_last, from_images, from_planes, unflatten
+from .conv import ConvNorm, as_images, as_planes, channels_last, from_images, from_planes, runs_on_cpu, unflatten
 from .non_local import NonLocal
 from .residual import Bottleneck
 from .stem import Stem
@@ -67,15 +68,15 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """With ``add_to``, a channels-last map that may be overwritten, the sum with it (before the ReLU)."""
-        x = channels_last(x)
+        x = channels_last(x.to(self.bias.dtype))  # which autocast may have changed
         if self.temporal:  # (B, C, T, H W)
             y = self._conv2d(as_planes(x), None if add_to is None else as_planes(add_to))
             return from_planes(y, x.shape[4])
         y = self._conv2d(as_images(x), None if add_to is None else as_images(add_to))
-        return from_images(y, x.shape[0])
+        return from_images(y, x.shape[2])
 
     def _conv2d(self, x: Tensor, add_to: Tensor | None) -> Tensor:
-        weight = self._packed_for(x.shape) if uses_onednn(x) else self._as_2d(self.dense_weight())
+        weight = self._packed_for(x.shape) if uses_onednn(x, add_to) else self._as_2d(self.dense_weight())
         return conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.relu, add_to)
 
     def _as_2d(self, weight: Tensor) -> Tensor:
@@ -177,6 +178,8 @@ class FoldedStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, channels, t, _, _ = x.shape
+        if not b:
+            return self.forward(x.new_zeros((1, *x.shape[1:])))[:0]
         out, _, kt = self.weight.shape[:3]
         frames = (t + 2 * self.frame_padding - kt) // self.frame_stride + 1  # of the output
         span = kt + (self.together - 1) * self.frame_stride  # frames that a call sees
@@ -333,19 +336,20 @@ def conv2d(
     add_to: Tensor | None = None,
 ) -> Tensor:
     """A 2-D convolution with what follows it. ``add_to`` is added, and may be overwritten."""
-    if not uses_onednn(x):
+    if not uses_onednn(x, add_to):
         y = F.conv2d(x, weight, bias, stride, padding, dilation)
         y = y if add_to is None else add_to + y
         return y.relu() if relu else y
     return _onednn_conv2d(x, weight, bias, stride, padding, dilation, relu, add_to)
 
 
-def uses_onednn(x: Tensor) -> bool:
-    """Whether the convolution of x is oneDNN's fused one, of which autograd and compilers know nothing."""
-    gradients = torch.is_grad_enabled() and x.requires_grad
-    plain = gradients or torch.compiler.is_compiling() or x.device.type != "cpu"
+def uses_onednn(x: Tensor, add_to: Tensor | None = None) -> bool:
+    """Whether this convolution is oneDNN's fused one, of which autograd, tracers and compilers know nothing."""
+    wanted = torch.is_grad_enabled() and (x.requires_grad or (add_to is not None and add_to.requires_grad))
+    if wanted or forward_ad._current_level >= 0 or not runs_on_cpu(x):
+        return False
     # Of one channel the two orders of memory look alike, and the wrong one is taken.
-    return not plain and x.shape[1] > 1 and has_onednn(x.dtype)
+    return x.shape[0] > 0 and x.shape[1] > 1 and has_onednn(x.dtype)
 
 
 def _onednn_conv2d(

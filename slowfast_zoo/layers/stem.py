@@ -53,6 +53,6 @@ class Pool(nn.MaxPool3d):
         kernel, stride, padding = cast(Any, (self.kernel_size, self.stride, self.padding))
         x, settings = x[:, :, :: stride[0]], (kernel[1:], stride[1:], padding[1:])
         if x.is_contiguous(memory_format=torch.channels_last_3d):
-            return from_images(F.max_pool2d(as_images(x), *settings), len(x))
+            return from_images(F.max_pool2d(as_images(x), *settings), x.shape[2])
         y = F.max_pool2d(x.flatten(1, 2), *settings)  # (B, C T, H, W)
-        return channels_last(unflatten(y, 1, (x.shape[1], -1)))
+        return channels_last(unflatten(y, 1, (-1, x.shape[2])))

@@ -164,7 +164,11 @@ class VideoNetwork(nn.Module, Generic[Config]):
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         maps = (features,) if isinstance(features, Tensor) else features
         # The head of an optimised network is in float32, whatever the other layers compute in.
-        return [x.float() for x in maps] if self.optimized else maps
+        return [x.to(self._head_dtype()) for x in maps] if self.optimized else maps
+
+    def _head_dtype(self) -> torch.dtype:
+        default = torch.float32 if self.optimized else next(self.parameters()).dtype
+        return next((parameter.dtype for parameter in self.head.parameters()), default)
 
     def get_classifier(self) -> nn.Module:
         """The fully connected layer, or an ``nn.Identity`` where there is none."""
@@ -186,7 +190,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         old = next(self.parameters())
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         _init_weights(fc)
-        self.head.fc = fc.to(device=old.device, dtype=old.dtype)
+        self.head.fc = fc.to(device=old.device, dtype=self._head_dtype())
         self.pretrained_cfg = {**self.pretrained_cfg, "num_classes": num_classes, "labels": None}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
