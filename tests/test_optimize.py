@@ -761,3 +761,63 @@ def test_video() -> None:
         got = VideoClassifier(optimize_for_inference(model, dtype))(SAMPLE, clips=2).probabilities
         assert got.argmax() == want.argmax()
         torch.testing.assert_close(got, want, atol=tolerance, rtol=0)
+
+
+# -- unusual ways of calling ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["slowfast_r50_4x16", "i3d_r50_nl_32x2"])
+def test_no_clips(name: str) -> None:
+    model = small(name)
+    clip = clip_for(model)[:0]
+    with torch.inference_mode():
+        assert model(clip).shape == optimize_for_inference(model)(clip).shape == (0, 11)
+
+
+def test_forward_mode_derivative() -> None:
+    model = small("slowfast_r50_4x16")
+    clip = clip_for(model, batch=1)
+    direction = torch.randn_like(clip)
+    _, want = torch.func.jvp(model, (clip,), (direction,))
+    _, got = torch.func.jvp(optimize_for_inference(model), (clip,), (direction,))
+    assert (got - want).norm() < 0.03 * want.norm()  # a ReLU that flips changes a derivative by more than rounding
+
+
+def test_made_in_inference_mode() -> None:
+    model = small("slow_r50_8x8")
+    with torch.inference_mode():
+        fast = optimize_for_inference(model)
+    clip = clip_for(model, batch=1).requires_grad_()
+    fast(clip).sum().backward()
+    assert clip.grad is not None and clip.grad.abs().max() > 0
+
+
+def test_another_dtype_afterwards() -> None:
+    model = small("slowfast_r50_4x16")
+    clip = clip_for(model)
+    with torch.inference_mode():
+        assert_close(optimize_for_inference(model).to(torch.bfloat16)(clip).float(), model(clip), 0.1)
+
+
+@pytest.mark.parametrize("change", ["norm", "statistics", "activation"])
+def test_changed_networks_are_refused(change: str) -> None:
+    model = small("slow_r50_8x8")
+    block = model.pathway.res3.blocks[1]
+    if change == "norm":
+        block.conv2.norm = nn.GroupNorm(2, 32)
+    elif change == "statistics":
+        block.conv2.norm = nn.BatchNorm3d(32, track_running_stats=False)
+    else:
+        block.act = nn.SiLU()
+    with pytest.raises(TypeError, match="can be(come)?"):
+        optimize_for_inference(model)
+
+
+def test_hooks_see_what_a_layer_gave() -> None:
+    model = small("slow_r50_8x8")
+    block = model.pathway.res2.blocks[1]
+    seen: list[Tensor] = []
+    block.conv3.register_forward_hook(lambda _module, _inputs, output: seen.extend((output, output.clone())))
+    with torch.no_grad():
+        model(clip_for(model))
+    assert torch.equal(seen[0], seen[1])

@@ -207,7 +207,7 @@ def _memory_child(task: str) -> None:
 def _tidy() -> None:
     """Give freed memory back to the system, and let the peak of the resident set begin anew, where that can be done."""
     gc.collect()
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # not everywhere is the C library that process's own
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -20,7 +20,7 @@ Network = TypeVar("Network", VideoNetwork[Any], FeatureNetwork)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@torch.inference_mode(False)  # whose tensors could not give gradients later
+@torch.inference_mode(False)  # tensors made in it could not give gradients later
 @torch.no_grad()
 def optimize_for_inference(model: Network, dtype: torch.dtype | None = None) -> Network:
     """A copy of a network that computes the same, faster, and in less memory.
@@ -39,11 +39,12 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None) -> 
 
     Returns:
         The copy, with ``optimized`` set. In float32 its logits differ from the network's as two orders of summation do:
-        by less than 1e-4 of the largest. In bfloat16 and float16 by what the type can tell apart; docs/speed.md has
-        measured figures. A NaN in a clip need not reach them: oneDNN's ReLU makes it zero.
+        on a CPU by less than 1e-4 of the largest. In bfloat16 and float16 by what the type can tell apart;
+        docs/speed.md has measured figures. A NaN in a clip need not reach them: oneDNN's ReLU makes it zero.
 
     Raises:
-        TypeError: not a network from ``create_model``, or not one of the three types.
+        TypeError: not a network from ``create_model``, or not one of the three types; a network whose norms or
+            activations were replaced by others than batch norms and ReLUs.
         ValueError: an optimised network, or one on the meta device.
     """
     network: Any = model.network if isinstance(model, FeatureNetwork) else model

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 
 class ConvNorm(nn.Module):
@@ -82,7 +83,7 @@ class Conv3d(nn.Conv3d):
             y = F.conv2d(as_images(x), weight.squeeze(2), self.bias, stride[1:], padding[1:], dilation[1:])
             return from_images(y, x.shape[2])
         planes, kernel = as_planes(x), weight.flatten(3)  # (B, C, T, H W), (C', C, kt, 1)
-        if torch.is_grad_enabled() and _TemporalConv.serves(planes, kernel) and self.bias is None:
+        if self.bias is None and _TemporalConv.serves(planes, kernel):
             y = _TemporalConv.apply(planes, kernel, stride[0], padding[0])
         else:
             y = F.conv2d(planes, kernel, self.bias, (stride[0], 1), (padding[0], 0))
@@ -92,16 +93,18 @@ class Conv3d(nn.Conv3d):
 class _TemporalConv(torch.autograd.Function):
     """The convolution of (B, C, T, N), channels last, with a kernel (C', C, kt, 1).
 
-    The gradient of the weight is computed as one matrix product a frame of the kernel: oneDNN's takes up to five times
-    as long.
+    The gradient of the weight is computed as one matrix product a frame of the kernel: oneDNN's takes several
+    times as long.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def serves(x: Tensor, weight: Tensor) -> bool:
+        if not (torch.is_grad_enabled() and weight.requires_grad) or forward_ad._current_level >= 0:
+            return False
         known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)  # in low precision, oneDNN's is
-        return known and weight.requires_grad and not torch.is_autocast_enabled("cpu")  # the faster one
+        return known and not torch.is_autocast_enabled("cpu")  # the faster one
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
@@ -143,7 +146,8 @@ def _tap_gradient(x: Tensor, grad: Tensor, offset: int, stride: int) -> Tensor:
 def runs_on_cpu(x: Tensor) -> bool:
     """Whether x is computed with here and now, on a CPU: not by a compiler, for export, or for its shape alone."""
     traced: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not traced
+    here = x.device.type == "cpu" and torch.backends.mkldnn.is_available()  # its convolutions are what is fast
+    return here and not torch.compiler.is_compiling() and not traced
 
 
 # Channels-last memory and its views. The channels are moved to where they lie in memory first: otherwise a batch of one

@@ -39,9 +39,9 @@ class FoldedConv(nn.Module):
 
     (B, C, T, H, W) -> (B, C', T', H', W'), channels last.
 
-    The weight keeps its 5-D shape, but not always its memory: oneDNN multiplies in an order of its own, and making it
-    at every call would take a twentieth of the time in float32 and a sixth in bfloat16. So on a CPU the weight is there
-    in that order only, and is no parameter; the state dict has it all the same.
+    The weight keeps its 5-D shape, but not always its memory: oneDNN multiplies in an order of its own, and to make it
+    at every call would cost part of what is gained. So on a CPU the weight is there in that order only, and is no
+    parameter; the state dict has it all the same.
 
     Args:
         conv: the convolution, for its stride, padding and dilation.
@@ -89,7 +89,7 @@ class FoldedConv(nn.Module):
 
     def _packed_for(self, shape: torch.Size) -> Tensor:
         packed = self._packed
-        if packed is None or packed[0] != shape:  # with the order for another shape, a call can take 50 times as long
+        if packed is None or packed[0] != shape:  # the order for another shape can be many times as slow
             reorder = cast(Any, torch._C._nn.mkldnn_reorder_conv2d_weight)
             weight = self._as_2d(self.dense_weight()).to_mkldnn()
             self._packed = packed = shape, reorder(weight, self.padding, self.stride, self.dilation, 1, shape)
@@ -168,7 +168,10 @@ class FoldedStem(nn.Module):
         conv: Any = stem.conv1.conv
         pool: Any = stem.pool1
         weight, bias = folded_weight(conv, stem.conv1.norm)
+        if not has_relu(stem.conv1.act):
+            raise TypeError("the stem has lost its ReLU")
         self.weight, self.bias = _constant(weight.to(dtype)), _constant(bias.to(dtype))
+        self.in_3d = (conv.stride, conv.padding), (pool.kernel_size, pool.stride, pool.padding)
         self.stride, self.padding = conv.stride[1:], conv.padding[1:]
         self.frame_padding = conv.padding[0]
         self.frame_stride = conv.stride[0] * pool.stride[0]  # pool1 takes every so manieth frame of conv1
@@ -178,8 +181,9 @@ class FoldedStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, channels, t, _, _ = x.shape
-        if not b:
-            return self.forward(x.new_zeros((1, *x.shape[1:])))[:0]
+        if not (b and runs_on_cpu(x)):  # where many small calls are dear, and compilers would unroll the loops
+            conv, pool = self.in_3d
+            return F.max_pool3d(F.conv3d(x.to(self.weight.dtype), self.weight, self.bias, *conv).relu(), *pool)
         out, _, kt = self.weight.shape[:3]
         frames = (t + 2 * self.frame_padding - kt) // self.frame_stride + 1  # of the output
         span = kt + (self.together - 1) * self.frame_stride  # frames that a call sees
@@ -257,7 +261,7 @@ class FoldedBottleneck(nn.Module):
         self.conv1 = of_input(block.conv1)
         self.conv2 = fold(block.conv2, dtype, before)
         self.conv3 = fold(block.conv3, dtype, after)
-        self.conv3.relu = True
+        self.conv3.relu = has_relu(block.act)
         self.shortcut = of_input(block.shortcut) if isinstance(block.shortcut, ConvNorm) else None
         self.keeps_input = keeps_input
 
@@ -301,7 +305,7 @@ class FoldedTemporalPool(nn.Module):
 def fold(module: ConvNorm, dtype: torch.dtype, size: Size) -> FoldedConv:
     """The folded convolution that a ConvNorm becomes; ``size`` is that of its probable input."""
     weight, bias = folded_weight(module.conv, module.norm)
-    return FoldedConv(module.conv, weight.to(dtype), bias.to(dtype), isinstance(module.act, nn.ReLU), size)
+    return FoldedConv(module.conv, weight.to(dtype), bias.to(dtype), has_relu(module.act), size)
 
 
 def fold_apart(module: ConvNorm, dtype: torch.dtype, size: Size, channels: int) -> ConvApart:
@@ -310,17 +314,26 @@ def fold_apart(module: ConvNorm, dtype: torch.dtype, size: Size, channels: int) 
     first, second, zeros = weight[:, :channels].to(dtype), weight[:, channels:].to(dtype), torch.zeros_like(bias)
     return ConvApart(
         FoldedConv(module.conv, first, bias.to(dtype), False, size),
-        FoldedConv(module.conv, second, zeros.to(dtype), isinstance(module.act, nn.ReLU), size),
+        FoldedConv(module.conv, second, zeros.to(dtype), has_relu(module.act), size),
     )
+
+
+def has_relu(act: nn.Module) -> bool:
+    """Whether an activation is a ReLU; if it is neither that nor none at all, the network was changed too much."""
+    if not isinstance(act, (nn.ReLU, nn.Identity)):
+        raise TypeError(f"only ReLUs can become part of convolutions, not {act}")
+    return isinstance(act, nn.ReLU)
 
 
 def folded_weight(conv: nn.Conv3d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     """Weight and bias, in float64, of the convolution that equals ``conv`` and the batch norm behind it."""
     weight = conv.weight.detach().double()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
-    if not isinstance(norm, _BatchNorm):
+    if norm is None or isinstance(norm, nn.Identity):
         return weight, bias
-    mean, var = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or not norm.affine:
+        raise TypeError(f"only batch norms with statistics, gamma and beta can be folded into convolutions, not {norm}")
+    mean, var = norm.running_mean.double(), cast(Tensor, norm.running_var).double()
     scale, shift = norm.weight.detach().double(), norm.bias.detach().double()
     return fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, scale, shift)
 
@@ -374,10 +387,12 @@ def _onednn_conv2d(
 @cache
 def has_onednn(dtype: torch.dtype) -> bool:
     """Whether this machine's PyTorch has oneDNN's fused convolutions for the dtype; found out by trying."""
-    x = torch.ones(1, 16, 4, 4, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    weight, bias = torch.full((16, 16, 1, 1), 0.5, dtype=dtype), torch.ones(16, dtype=dtype)
+    x = torch.ones(1, 16, 4, 4, dtype=dtype, device="cpu").contiguous(memory_format=torch.channels_last)
+    weight = torch.full((16, 16, 1, 1), 0.5, dtype=dtype, device="cpu")
+    bias = torch.ones(16, dtype=dtype, device="cpu")
     try:
-        y = _onednn_conv2d(x, weight, bias, (1, 1), (0, 0), (1, 1), True, torch.full_like(x, -4))
+        packed = cast(Any, torch._C._nn.mkldnn_reorder_conv2d_weight)(weight.to_mkldnn())
+        y = _onednn_conv2d(x, packed, bias, (1, 1), (0, 0), (1, 1), True, torch.full_like(x, -4))
     except (AttributeError, RuntimeError):  # another build of PyTorch, or a CPU without the type
         return False
     return bool((y == 5).all())

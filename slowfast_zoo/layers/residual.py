@@ -48,8 +48,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv3(self.conv2(self.conv1(x)))
-        y += self.shortcut(x)  # in place: no layer keeps the batch norm's output for the backward pass
-        return self.act(y)  # type: ignore[no-any-return]
+        return self.act(self.shortcut(x) + y)  # type: ignore[no-any-return]
 
 
 class Stage(nn.Module):
