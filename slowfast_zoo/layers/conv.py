@@ -146,7 +146,8 @@ def _tap_gradient(x: Tensor, grad: Tensor, offset: int, stride: int) -> Tensor:
 def runs_on_cpu(x: Tensor) -> bool:
     """Whether x is computed with here and now, on a CPU: not by a compiler, for export, or for its shape alone."""
     traced: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
-    here = x.device.type == "cpu" and torch.backends.mkldnn.is_available()  # its convolutions are what is fast
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    here = x.device.type == "cpu" and onednn  # whose convolutions are what is fast
     return here and not torch.compiler.is_compiling() and not traced
 
 
