@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
 
 class ConvNorm(nn.Module):
     """3D convolution, batch norm and, if asked for, ReLU, on (B, C, T, H, W).
@@ -145,10 +147,10 @@ def _tap_gradient(x: Tensor, grad: Tensor, offset: int, stride: int) -> Tensor:
 
 def runs_on_cpu(x: Tensor) -> bool:
     """Whether x is computed with here and now, on a CPU: not by a compiler, for export, or for its shape alone."""
+    if torch.compiler.is_compiling():
+        return False
     traced: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
-    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    here = x.device.type == "cpu" and onednn  # whose convolutions are what is fast
-    return here and not torch.compiler.is_compiling() and not traced
+    return x.device.type == "cpu" and _HAS_ONEDNN and not traced
 
 
 # Channels-last memory and its views. The channels are moved to where they lie in memory first: otherwise a batch of one
