@@ -42,7 +42,7 @@ class Stem(nn.Module):
 
 
 class Pool(nn.MaxPool3d):
-    """nn.MaxPool3d that looks at single frames, several times as fast on a CPU, with 2-D pooling of views.
+    """nn.MaxPool3d that looks at single frames, on a CPU by 2-D pooling of views, which is faster there.
 
     The output is channels-last there.
     """
