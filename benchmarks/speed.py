@@ -223,7 +223,9 @@ def _tell(what: str, rows: list[dict[str, Any]]) -> None:
     print(f"{what}: " + ", ".join(f"{row['name']} {row['median_ms']:.1f} ms" for row in rows), flush=True)
 
 
-def merge(path: Path, name: str, part: dict[str, Any], where: dict[str, Any]) -> None:
+def merge(
+    path: Path, name: str, part: dict[str, Any], where: dict[str, Any], script: str = "benchmarks/speed.py"
+) -> None:
     """Put one part into the file, with the machine that it was measured on; the others stay.
 
     Args:
@@ -231,8 +233,9 @@ def merge(path: Path, name: str, part: dict[str, Any], where: dict[str, Any]) ->
         name: the part's name.
         part: its results.
         where: the machine.
+        script: what measures.
     """
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"script": "benchmarks/speed.py"}
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"script": script}
     results.setdefault("parts", {})[name] = {"machine": where, **part}
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -16,7 +16,9 @@ from .factory import create_model, create_transform, list_models, load_checkpoin
 from .models import NonLocalConfig, RoIConfig
 
 if TYPE_CHECKING:
-    from .inference.classifier import Prediction, VideoClassifier
+    from .inference.classifier import VideoClassifier
+    from .inference.detector import ActionDetector
+    from .inference.results import Prediction
     from .inference.export import export_model
     from .inference.optimize import optimize_for_inference
     from .timm_registry import register_with_timm
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActionDetector",
     "ExportError",
     "MissingDependencyError",
     "NonLocalConfig",
@@ -45,7 +48,8 @@ __all__ = [
 
 # Imported on first use: they are only needed once a network exists.
 _LAZY = {
-    "Prediction": ".inference.classifier",
+    "ActionDetector": ".inference.detector",
+    "Prediction": ".inference.results",
     "VideoClassifier": ".inference.classifier",
     "export_model": ".inference.export",
     "optimize_for_inference": ".inference.optimize",

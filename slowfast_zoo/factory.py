@@ -147,11 +147,12 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
     Args:
         model_or_name: a network made by :func:`create_model`, or a name.
         training: random scale, crop and mirroring instead of the test crop.
-        **overrides: ``mean``, ``std``, ``scale``, ``crop``, ``crops``, ``channel_order`` or ``flip``, in place of the
-            record's.
+        **overrides: ``mean``, ``std``, ``scale``, ``crop``, ``crops``, ``channel_order``, ``flip`` or ``convention``,
+            in place of the record's.
 
     Returns:
-        A callable: uint8 frames (T, C, H, W) -> float clip (C, T, S, S).
+        A callable: uint8 frames (T, C, H, W) -> float clip (C, T, S, S); see
+        :class:`~slowfast_zoo.video.ClipTransform` for three crops and full frames.
 
     Raises:
         ValueError: an unknown name, or settings that contradict each other.

@@ -69,7 +69,7 @@ def test_predict_the_sample_where_only_ascii_can_be_printed() -> None:
         (["predict"], "give a video file, or --sample"),
         (["predict", "VIDEO", "--model", "slowfast_r50_4x17"], "did you mean slowfast_r50_4x16"),
         (["predict", "VIDEO", "--model", "fast_r50_4x16"], "no pretrained weights"),
-        (["predict", "VIDEO", "VIDEO", "--plot", "a.png"], "--plot draws a single video, but 2 were given"),
+        (["predict", "VIDEO", "b.mp4", "--plot", "a.png"], "--plot a.png names one file, but 2 videos were given"),
         (["predict", "VIDEO", "--plot", "a.txt"], "the suffix must be one of"),
         (["predict", "VIDEO", "--plot", "nowhere/a.png"], "no folder to draw into: nowhere"),
         (["predict", "VIDEO", "--clips", "0"], "clips must be an integer of at least 1"),

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from slowfast_zoo.video.encode import write_video
+from slowfast_zoo.video.encode import VideoWriter, whole_file, write_video
 
 
 def moving_square(frames: int = 8, height: int = 48, width: int = 64) -> np.ndarray:
@@ -99,3 +99,89 @@ def test_refusals_leave_nothing_behind(tmp_path: Path, change: dict, message: st
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         write_video(tmp_path / "missing" / "clip.mp4", moving_square(), 30)
+
+
+# Frame by frame
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_keep_their_times(tmp_path: Path, suffix: str) -> None:
+    times = [0.0, 0.04, 0.08, 0.5, 0.54, 1.0]
+    with VideoWriter(tmp_path / f"clip{suffix}", 25) as writer:
+        for frame, time in zip(moving_square(6), times, strict=True):
+            writer.add(frame, time)
+    with av.open(str(tmp_path / f"clip{suffix}")) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    assert shown == pytest.approx(times, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25), Fraction(60)])
+def test_even_times_make_an_even_rate(tmp_path: Path, rate: Fraction) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", rate) as writer:
+        for index, frame in enumerate(moving_square(12)):
+            writer.add(frame, index / float(rate))
+    assert read_back(tmp_path / "clip.mp4")[1] == rate
+
+
+def test_frames_one_by_one_are_the_same_file(tmp_path: Path) -> None:
+    write_video(tmp_path / "at once.mp4", moving_square(9), 30, crf=20, keyframe_interval=4)
+    with VideoWriter(tmp_path / "one by one.mp4", 30, crf=20, keyframe_interval=4) as writer:
+        for frame in moving_square(9):
+            writer.add(frame)
+        assert not (tmp_path / "one by one.mp4").exists()
+    assert (tmp_path / "one by one.mp4").read_bytes() == (tmp_path / "at once.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_the_file_says_how_its_colours_were_converted(tmp_path: Path, said: bool) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", 30, say_colours=said) as writer:
+        writer.add(moving_square(1)[0])
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        assert container.streams.video[0].codec_context.colorspace == (6 if said else 2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([], "no frame was added"),
+        ([(moving_square()[0].astype(np.float32), None)], r"uint8 \(H, W, 3\), not float32"),
+        ([(moving_square()[0], None), (moving_square(width=96)[0], None)], "all frames must be of one size"),
+        ([(moving_square()[0], 0.0), (moving_square()[0], None)], "times, or none"),
+        ([(moving_square()[0], 0.2), (moving_square()[0], 0.2)], "one at 0.2 s is not later"),
+        ([(moving_square(height=14)[0], 0.0)], "even sides of 16 or more"),
+    ],
+)
+def test_what_a_writer_refuses(tmp_path: Path, frames: list, message: str) -> None:
+    old = tmp_path / "clip.mp4"
+    old.write_bytes(b"what was there before")
+
+    def write() -> None:
+        with VideoWriter(old, 30) as writer:
+            for frame, time in frames:
+                writer.add(frame, time)
+
+    with pytest.raises(ValueError, match=message):
+        write()
+    assert list(tmp_path.iterdir()) == [old] and old.read_bytes() == b"what was there before"
+
+
+def test_a_writer_that_is_interrupted(tmp_path: Path) -> None:
+    def write() -> None:
+        with VideoWriter(tmp_path / "clip.mp4", 30) as writer:
+            for frame in moving_square(60):
+                writer.add(frame)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_files(tmp_path: Path) -> None:
+    target = tmp_path / "table.csv"
+    with whole_file(target) as temporary:
+        temporary.write_text("one")
+        assert temporary.suffix == ".csv" and not target.exists()
+    with pytest.raises(UnicodeEncodeError), whole_file(target) as temporary:
+        temporary.write_text("two \N{SNOWMAN}", encoding="ascii")
+    assert list(tmp_path.iterdir()) == [target] and target.read_text() == "one"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slowfast_zoo import create_transform
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.video import ClipTransform
 from slowfast_zoo.video.transforms import resized_size
@@ -52,6 +53,73 @@ def test_the_rule_of_pyslowfast(height: int, width: int) -> None:
     torch.testing.assert_close(centre, reference(video, 64, 48, 1), atol=2e-5, rtol=0)
     for position in range(3):
         torch.testing.assert_close(three[position], reference(video, 64, 48, position), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(80, 121), (121, 80), (64, 64), (97, 131), (40, 51)])
+def test_the_rule_of_mmaction2(height: int, width: int) -> None:
+    # Resize(scale=(-1, 64)) rounds; CenterCrop and ThreeCrop halve what is left over and drop the odd pixel.
+    video = frames(3, height, width)
+    new_height, new_width = (math.floor(side * 64 / min(height, width) + 0.5) for side in (height, width))
+    mean, std = torch.tensor(RECORD["mean"]).view(3, 1, 1, 1), torch.tensor(RECORD["std"]).view(3, 1, 1, 1)
+    resized = F.interpolate(video.float(), size=(new_height, new_width), mode="bilinear", align_corners=False)
+    whole = (resized.transpose(0, 1) / 255 - mean) / std
+    record = {**RECORD, "crop": 49, "clip_sampling": "mmaction2"}
+    three = ClipTransform.from_record(record, crops=3)(video)
+    for position in range(3):
+        y, x = (new_height - 49) // 2, (new_width - 49) // 2
+        if height > width:
+            y *= position
+        else:
+            x *= position
+        torch.testing.assert_close(three[position], whole[:, :, y : y + 49, x : x + 49], atol=2e-5, rtol=0)
+    assert torch.equal(ClipTransform.from_record(record)(video), three[1])
+    torch.testing.assert_close(ClipTransform.from_record(record, crops="full")(video), whole, atol=2e-5, rtol=0)
+
+
+def test_the_convention_comes_from_the_record() -> None:
+    def convention(**entries: str) -> str:
+        return ClipTransform.from_record({**RECORD, **entries}).convention
+
+    assert convention() == convention(clip_sampling="uniform") == convention(clip_sampling="gluoncv") == "pyslowfast"
+    assert convention(clip_sampling="mmaction2") == convention(convention="mmaction2") == "mmaction2"
+    assert convention(clip_sampling="mmaction2", convention="pyslowfast") == "pyslowfast"
+    record = {**RECORD, "clip_sampling": "mmaction2"}
+    assert ClipTransform.from_record(record, convention="pyslowfast").convention == "pyslowfast"
+    assert create_transform("slowfast_r50_8x8.mmaction2_k400").convention == "mmaction2"
+    assert create_transform("slowfast_r50_8x8.pyslowfast_k400").convention == "pyslowfast"
+
+
+def test_training_has_one_convention() -> None:
+    clips = []
+    for convention in ("pyslowfast", "mmaction2"):
+        torch.manual_seed(1)
+        clips.append(ClipTransform.from_record(RECORD, training=True, convention=convention)(frames(2, 80, 121)))
+    assert torch.equal(*clips)
+
+
+def test_the_full_frame() -> None:
+    clip = ClipTransform.from_record(RECORD, crops="full")(frames(3, 80, 120))
+    assert clip.shape == (3, 3, 64, 96)
+    torch.testing.assert_close(clip[..., 8:56, 24:72], ClipTransform.from_record(RECORD)(frames(3, 80, 120)))
+
+
+@pytest.mark.parametrize("convention", ["pyslowfast", "mmaction2"])
+@pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
+@pytest.mark.parametrize("crops", [1, 3, "full"])
+def test_resizing_frames_one_by_one_is_the_same(crops: int | str, channel_order: str, convention: str) -> None:
+    video = frames(11, 50, 71)
+    transform = ClipTransform.from_record(RECORD, crops=crops, channel_order=channel_order, convention=convention)
+    as_decoded = video.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # decoders give (H, W, 3)
+    resized = torch.stack([transform.resize(frame) for frame in as_decoded])
+    assert torch.equal(resized, transform.resize(video))
+    assert resized.dtype == torch.float32
+    assert resized.shape[2] == 64
+    before = resized.clone()
+    views = transform.views(resized)
+    assert torch.equal(resized, before)
+    assert torch.equal(views if crops == 3 else views[0], transform(video))
+    assert len(views) == (3 if crops == 3 else 1)
+    assert views.is_contiguous()
 
 
 def test_bgr_weights_get_bgr() -> None:
@@ -106,13 +174,13 @@ def test_training_jitters_the_scale_from_1_to_1_25() -> None:
     width=st.integers(1, 90),
     crops=st.sampled_from([1, 3]),
     training=st.booleans(),
+    convention=st.sampled_from(["pyslowfast", "mmaction2"]),
 )
-def test_any_size_and_length(t: int, height: int, width: int, crops: int, training: bool) -> None:
+def test_any_size_and_length(t: int, height: int, width: int, crops: int, training: bool, convention: str) -> None:
     video = frames(t, height, width)
     before = video.clone()
-    transform = ClipTransform.from_record(
-        {**RECORD, "scale": 32, "crop": 32}, training=training, crops=1 if training else crops
-    )
+    record = {**RECORD, "scale": 32, "crop": 32, "convention": convention}
+    transform = ClipTransform.from_record(record, training=training, crops=1 if training else crops)
     clip = transform(video)
     assert clip.shape[-4:] == (3, t, 32, 32)
     assert clip.is_contiguous()
@@ -128,6 +196,15 @@ def test_resized_size(height: int, width: int, scale: int) -> None:
     assert (new_height >= new_width) == (height >= width) or scale in (new_height, new_width)
     long_side = scale * max(height, width) / min(height, width)
     assert long_side - 1 - 1e-6 < max(new_height, new_width) <= long_side + 1e-6
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 3000), width=st.integers(1, 3000), scale=st.integers(1, 400))
+def test_resized_size_of_mmaction2(height: int, width: int, scale: int) -> None:
+    new_height, new_width = resized_size(height, width, scale, "mmaction2")
+    assert min(new_height, new_width) == scale
+    long_side = scale * max(height, width) / min(height, width)
+    assert abs(max(new_height, new_width) - long_side) <= 0.5 + 1e-6
 
 
 def test_wrong_frames() -> None:
@@ -146,13 +223,38 @@ def test_wrong_frames() -> None:
         transform(frames()[:0])
 
 
+def test_wrong_frames_in_two_steps() -> None:
+    transform = ClipTransform.from_record(RECORD)
+    with pytest.raises(ValueError, match=r"one \(3, H, W\), got shape \(80, 120, 3\); .*permute\(2, 0, 1"):
+        transform.resize(frames()[0].permute(1, 2, 0))
+    with pytest.raises(ValueError, match=r"got shape \(80, 120\)"):
+        transform.resize(frames()[0, 0])
+    with pytest.raises(TypeError, match="float32"):
+        transform.resize(frames().float())
+    with pytest.raises(TypeError, match=r"uint8: for decoded frames call the transform itself"):
+        transform.views(frames())
+    with pytest.raises(TypeError, match="ndarray"):
+        transform.views(frames().float().numpy())
+    for shape in ((3, 64, 80), (2, 3, 64, 47), (2, 1, 64, 80), (0, 3, 64, 80)):
+        with pytest.raises(ValueError, match=r"h and w at least 48; got shape"):
+            transform.views(torch.zeros(shape))
+    training = ClipTransform.from_record(RECORD, training=True)
+    with pytest.raises(ValueError, match="are for testing"):
+        training.resize(frames())
+    with pytest.raises(ValueError, match="are for testing"):
+        training.views(frames().float())
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"crop": 65}, "crop must lie between 1 and scale"),
         ({"crop": 0}, "crop must lie between 1 and scale"),
-        ({"crops": 2}, "crops must be 1 or 3"),
+        ({"crops": 2}, 'crops must be 1, 3 or "full", got 2'),
+        ({"crops": "centre"}, "got 'centre'"),
         ({"training": True, "crops": 3}, "training takes one random crop"),
+        ({"training": True, "crops": "full"}, "crops='full' is for testing"),
+        ({"convention": "gluoncv"}, "convention must be one of pyslowfast, mmaction2; got 'gluoncv'"),
         ({"channel_order": "rbg"}, "channel_order"),
         ({"std": [1.0, 1.0]}, "one value for each channel"),
         ({"std": [1.0, 0.0, 1.0]}, "std above 0"),
@@ -178,9 +280,14 @@ def test_in_words() -> None:
     assert "64 to 80" in training
     assert "mirrored" in training
     assert "3 crops of 48 x 48 along the longer side" in str(ClipTransform.from_record(RECORD, crops=3))
+    assert "shorter side to 64 (bilinear), the full frame, RGB" in str(ClipTransform.from_record(RECORD, crops="full"))
 
 
 def test_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(MissingDependencyError, match="torchvision"):
         ClipTransform.from_record(RECORD)(frames())
+    with pytest.raises(MissingDependencyError, match="torchvision"):
+        ClipTransform.from_record(RECORD).resize(frames())
+    with pytest.raises(MissingDependencyError, match="torchvision"):
+        ClipTransform.from_record(RECORD).views(frames().float())

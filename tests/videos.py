@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
+from torch import Tensor
 
 BITS = 8
 
@@ -50,6 +53,8 @@ def write_video(
     container_options: dict[str, str] | None = None,
     rotation: int = 0,
     audio_seconds: float = 0.0,
+    bt709: bool = False,
+    full_range: bool = False,
 ) -> Path:
     """Write a video of coded frames.
 
@@ -58,6 +63,8 @@ def write_video(
         stamps: presentation time stamps in units of ``time_base``; evenly spaced at ``fps`` unless given.
         rotation: degrees counter-clockwise that a player should turn the picture.
         audio_seconds: length of a silent audio track beside it.
+        bt709: convert by the matrix of high definition, and say so, instead of by that of standard definition.
+        full_range: use all values for brightness, and say so, instead of 16 to 235.
     """
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(fps))
@@ -65,12 +72,19 @@ def write_video(
         stream.options = options or {}
         if time_base is not None:
             stream.time_base = stream.codec_context.time_base = time_base
+        if bt709:
+            stream.codec_context.colorspace = 1
+        if full_range:
+            stream.codec_context.color_range = 2
         if rotation:
             stream.set_display_rotation(rotation)
         if audio_seconds:
             add_silence(container, audio_seconds)
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(coded_image(index, width, height), format="rgb24")
+            if bt709 or full_range:
+                matrix, span = "ITU709" if bt709 else "ITU601", "JPEG" if full_range else "MPEG"
+                frame = frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=span)
             frame.time_base = time_base or 1 / Fraction(fps)
             frame.pts = index if stamps is None else stamps[index]
             container.mux(stream.encode(frame))
@@ -95,17 +109,39 @@ def write_audio_only(path: Path) -> Path:
     return path
 
 
-def displayed(path: Path) -> list[tuple[float, int]]:
-    """Every frame of a full sequential decode: (seconds from the first frame, index in its bar code)."""
-    import torch
+def trim(path: Path, first: int, last: int) -> Path:
+    """Let the edit list of a video that :func:`write_video` wrote as MP4 at 30 fps show some of its frames only."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"elst") + 4
+    start = struct.unpack_from(">4xIIi", content, place)[2]
+    struct.pack_into(">Ii", content, place + 8, (last - first + 1) * 1000 // 30, start + 512 * first)
+    path.write_bytes(bytes(content))
+    return path
 
+
+def set_matrix(path: Path, matrix: Sequence[int]) -> Path:
+    """Let an MP4 file say, by a matrix (a, b, c, d), that a player should take a point (x, y) to (ax + cy, bx + dy)."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 44
+    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
+        struct.pack_into(">i", content, place + offset, value << 16)
+    path.write_bytes(bytes(content))
+    return path
+
+
+def decoded(path: Path, fps: float | None = None) -> list[tuple[float, Tensor]]:
+    """Every frame of a full sequential decode: (seconds from the first frame, uint8 RGB (3, H, W)).
+
+    Args:
+        fps: counts frames at this rate, for a file without stamps.
+    """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         shown = [
             (
-                float(frame.pts * stream.time_base),
-                read_code(torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)),
+                index / fps if fps else float(frame.pts * stream.time_base),
+                torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1),
             )
-            for frame in container.decode(stream)
+            for index, frame in enumerate(container.decode(stream))
         ]
-    return [(time - shown[0][0], index) for time, index in shown]
+    return [(time - shown[0][0], pixels) for time, pixels in shown]

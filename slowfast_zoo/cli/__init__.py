@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from slowfast_zoo.errors import SlowFastZooError
 
-from . import bench, export, models, predict, weights
+from . import bench, evaluate, export, features, models, predict, weights
 
 _INTERRUPTED, _READER_GONE = 130, 141  # what shells report for SIGINT and SIGPIPE
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _READER_GONE
         except KeyboardInterrupt:
             return _INTERRUPTED
-        except (SlowFastZooError, ValueError, OSError) as error:
+        except (SlowFastZooError, ValueError, OSError, MemoryError) as error:
             print(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
             return 2
 
@@ -64,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     models.add_commands(commands)
     predict.add_command(commands)
+    features.add_command(commands)
+    evaluate.add_command(commands)
     weights.add_commands(commands)
     export.add_command(commands)
     bench.add_command(commands)

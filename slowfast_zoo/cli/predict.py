@@ -1,16 +1,36 @@
-"""``slowfast-zoo predict``: classify video files."""
+"""``slowfast-zoo predict``: classify videos, and show what was seen in them."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
+import errno
+import io
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .videos import (
+    WORDS_HELP,
+    Progress,
+    add_network_options,
+    crops,
+    find_videos,
+    network_options,
+    positive,
+    target_files,
+)
 
 if TYPE_CHECKING:
-    from slowfast_zoo.inference import Prediction
+    from slowfast_zoo.inference import Prediction, Timeline, VideoClassifier
 
-_BAR = 30  # characters that stand for 100 %
+_IN_FULL = 3  # more videos than that get one line each
+_BAR, _SHORT_BAR = 30, 10  # characters that stand for 100 %
+_LONGEST = 32  # characters of a label in such a line
+_PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 
 
 def add_command(commands: Any) -> None:
@@ -18,65 +38,112 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="classify videos",
-        description="Classify videos by the paper's protocol: clips spread over each video, crops of each, averaged.",
+        description="Classify videos by the paper's protocol: clips spread over each video, crops of each, averaged. "
+        "More than three videos get one line each. Videos that cannot be read are told of and left out; the exit code "
+        "is then 2.",
     )
-    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="video files")
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help=WORDS_HELP)
     parser.add_argument("--sample", action="store_true", help="classify the short video that comes with the package")
     parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
     parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
     parser.add_argument(
         "--crops",
-        type=int,
-        choices=(1, 3),
-        help="crops of a clip (default: what suits the weights, else the paper's 3)",
+        type=crops,
+        choices=(1, 3, "full"),
+        help="crops of a clip, or the full frame (default: what suits the weights, else the paper's 3)",
     )
-    parser.add_argument("--top-k", type=int, default=5, help="classes to show (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
-    parser.add_argument("--json", action="store_true", help="a JSON array with one object a video")
-    parser.add_argument("--plot", metavar="FILE", help="draw the result of a single video into a picture")
+    parser.add_argument(
+        "--sampling",
+        choices=("uniform", "pyslowfast", "mmaction2", "gluoncv", "segments"),
+        help="where clips lie: evenly, or as that library places them (default: the weights' own)",
+    )
+    parser.add_argument("--fps", type=positive, help="frame rate of folders of images (default: 30)")
+    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes to show (default: %(default)s)")
+    add_network_options(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON array with one object a video")
+    form.add_argument("--jsonl", action="store_true", help="a JSON object a line, each as soon as its video is done")
+    form.add_argument("--csv", action="store_true", help="a table video,rank,label,score with K lines a video")
+    shown = parser.add_argument_group(
+        "files", "For one video the name of a file; for several that of a folder, into which one goes for each."
+    )
+    shown.add_argument(
+        "--plot", metavar="FILE", help="a picture of what both pathways saw, the clips and the best classes"
+    )
+    shown.add_argument(
+        "--timeline",
+        metavar="FILE",
+        help="scores over time: a picture, or .csv or .json with those of all videos in one file",
+    )
+    shown.add_argument(
+        "--render",
+        metavar="FILE",
+        help="the video itself (.mp4, .mkv, .mov; no sound), with class and score written in",
+    )
+    shown.add_argument(
+        "--window", type=positive, metavar="S", help="seconds that --timeline and --render look at (default: a clip)"
+    )
+    shown.add_argument(
+        "--stride", type=positive, metavar="S", help="seconds from one window to the next (default: half a window)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Classify and print; a bad file among several is told of and skipped."""
-    from slowfast_zoo.errors import VideoDecodeError
-    from slowfast_zoo.inference import VideoClassifier, check_plot_path, save_prediction_plot
+    from slowfast_zoo.inference import VideoClassifier
     from slowfast_zoo.video import sample_clip
 
-    from . import in_one_line
-
-    videos = [*args.videos, *([str(sample_clip())] if args.sample else [])]
+    videos = find_videos([*args.videos, *([str(sample_clip())] if args.sample else [])])
     if not videos:
         raise ValueError("give a video file, or --sample for the one that comes with the package")
-    if args.plot:
-        if len(videos) > 1:
-            raise ValueError(f"--plot draws a single video, but {len(videos)} were given")
-        check_plot_path(args.plot)
-    classify = VideoClassifier(args.model, device=args.device)
-    predictions, failed = [], False
-    for video in videos:
-        try:
-            prediction = classify(video, clips=args.clips, crops=args.crops, top_k=args.top_k, progress=True)
-        except (FileNotFoundError, VideoDecodeError) as error:
-            print(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
-            failed = True
-            continue
-        predictions.append(prediction)
-        if not args.json:
-            print(("\n" if len(predictions) > 1 else "") + as_table(prediction), flush=True)
-        if args.plot:
-            save_prediction_plot(prediction, args.plot)
-            print(f"wrote {args.plot}", file=sys.stderr)
+    names, records, text_of = list(videos), [], _form(args, len(videos))
+    files = _Files(args, videos)
+    classifier = VideoClassifier(args.model, sampling=args.sampling, **network_options(args))
+    with files, Progress(len(names)) as progress:
+        for number, prediction in enumerate(_predictions(classifier, names, args, progress)):
+            if args.json:
+                records.append(prediction.to_dict())
+            else:
+                progress.print(text_of(prediction, number == 0))
+            with progress.failing(names[prediction.index], ValueError):
+                files.write(names[prediction.index], prediction, classifier, progress)
+            progress.advance()
     if args.json:
-        print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
-    return 2 if failed else 0
+        print(json.dumps(records, indent=2))
+    return 2 if progress.failed else 0
+
+
+def _predictions(
+    classifier: VideoClassifier, videos: list[str], args: argparse.Namespace, progress: Progress
+) -> Iterator[Prediction]:
+    """Of those videos that can be read. A single one has a progress bar of its own."""
+    settings = {"clips": args.clips, "crops": args.crops, "top_k": args.top_k, "fps": args.fps}
+    if len(videos) > 1:
+        yield from classifier.predict_many(videos, on_error=progress.skip, **settings)
+    else:
+        with progress.failing(videos[0], OSError):
+            yield classifier(videos[0], progress=True, **settings)
+
+
+# Text
+
+
+def _form(args: argparse.Namespace, videos: int) -> Callable[[Prediction, bool], str]:
+    """What to print of a prediction, which may be the first one."""
+    if args.jsonl:
+        return lambda prediction, _: json.dumps(prediction.to_dict())
+    if args.csv:
+        return _as_rows
+    if videos > _IN_FULL:
+        return _as_line
+    return lambda prediction, first: ("" if first else "\n") + as_table(prediction)
 
 
 def as_table(prediction: Prediction) -> str:
     """The best classes with bars, then the clips in the order of time."""
     from slowfast_zoo.inference import describe_views
 
-    full, empty = ("\u2588", "\u2591") if _can_print("\u2588\u2591") else ("#", ".")
     width = max(len(label) for label in [name for name, _ in prediction] + [clip.label for clip in prediction.clips])
     seconds = len(f"{prediction.duration:.2f}")
     lines = [
@@ -86,13 +153,38 @@ def as_table(prediction: Prediction) -> str:
         "",
     ]
     for label, score in prediction:
-        filled = round(score * _BAR)
-        lines.append(f"  {label:<{width}}  {full * filled}{empty * (_BAR - filled)}  {100 * score:5.1f} %")
+        lines.append(f"  {label:<{width}}  {_bar(score, _BAR)}  {100 * score:5.1f} %")
     lines.append("")
     for clip in prediction.clips:
         when = f"{clip.start:{seconds}.2f} to {clip.end:{seconds}.2f} s"
         lines.append(f"  {when}  {clip.label:<{width}}  {100 * clip.score:5.1f} %")
     return "\n".join(lines)
+
+
+def _as_line(prediction: Prediction, first: bool) -> str:
+    """The best class of a video; before the first one, what holds for all."""
+    [(label, score)] = prediction[:1]
+    width = min(max(map(len, prediction.labels)), _LONGEST)
+    name = label if len(label) <= width else label[: width - 3] + "..."
+    line = f"{100 * score:5.1f} %  {_bar(score, _SHORT_BAR)}  {name:<{width}}  {prediction.video}"
+    if not first:
+        return line
+    unknown = [] if prediction.labels_known else ["without class names, classes are given by their index"]
+    return "\n".join([", ".join([prediction.model, *unknown]), line])
+
+
+def _as_rows(prediction: Prediction, first: bool) -> str:
+    rows: list[Sequence[Any]] = [("video", "rank", "label", "score")] if first else []
+    rows += [(prediction.video, rank, label, f"{score:.6f}") for rank, (label, score) in enumerate(prediction, 1)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def _bar(score: float, length: int) -> str:
+    full, empty = ("\u2588", "\u2591") if _can_print("\u2588\u2591") else ("#", ".")
+    filled = round(score * length)
+    return full * filled + empty * (length - filled)
 
 
 def _can_print(text: str) -> bool:
@@ -101,3 +193,128 @@ def _can_print(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+# Files
+
+
+class _Files:
+    """What --plot, --timeline and --render write. Names that cannot be written to are refused before the work."""
+
+    def __init__(self, args: argparse.Namespace, videos: dict[str, str]) -> None:
+        from slowfast_zoo.inference.plot import check_plot_path
+        from slowfast_zoo.inference.render import check_render_path
+        from slowfast_zoo.video.encode import SUFFIXES
+
+        if (args.window or args.stride) and not (args.timeline or args.render):
+            raise ValueError("--window and --stride are for --timeline and --render, and neither was given")
+        self._args, self._alone, self._few = args, len(videos) == 1, len(videos) <= _IN_FULL
+        table = args.timeline is not None and args.timeline.lower().endswith(_Table.SUFFIXES)
+        self._table = _Table(Path(args.timeline)) if table else None
+        pictures = None if table else args.timeline
+        self._plots = _targets(videos, args.plot, "--plot", _PICTURES, check_plot_path)
+        self._timelines = _targets(videos, pictures, "--timeline", _PICTURES, check_plot_path)
+        self._renders = _targets(videos, args.render, "--render", SUFFIXES, check_render_path)
+        self._folders = dict.fromkeys(name for name in (args.plot, pictures, args.render) if name)
+        self._written = 0
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._table and self._table.close(*error):
+            print(f"wrote {self._table.path}", file=sys.stderr)
+        if self._written and not self._few:
+            print(f"wrote {self._written} files into {', '.join(self._folders)}", file=sys.stderr)
+
+    def write(self, video: str, prediction: Prediction, classifier: VideoClassifier, progress: Progress) -> None:
+        """All of one video."""
+        from slowfast_zoo.inference.plot import save_prediction_plot
+        from slowfast_zoo.inference.render import render_video
+        from slowfast_zoo.inference.timeline_plot import save_timeline_plot
+
+        args = self._args
+        if video in self._plots:
+            save_prediction_plot(prediction, self._plots[video])
+            self._tell(self._plots[video], progress)
+        if not (args.timeline or args.render):
+            return
+        timeline = classifier.timeline(
+            video,
+            args.window,
+            args.stride,
+            crops=args.crops or 1,
+            top_k=args.top_k,
+            fps=args.fps,
+            progress=self._alone,
+        )
+        if self._table:
+            self._table.add(timeline)
+        if video in self._timelines:
+            save_timeline_plot(timeline, self._timelines[video])
+            self._tell(self._timelines[video], progress)
+        if video in self._renders:
+            render_video(timeline, self._renders[video], progress=self._alone)
+            self._tell(self._renders[video], progress)
+
+    def _tell(self, file: Path, progress: Progress) -> None:
+        self._written += 1
+        if self._few:
+            progress.note(f"wrote {file}")
+
+
+class _Table:
+    """The timelines of all videos in one file: a table with a line for each window, or a JSON array.
+
+    Written as they come; the file takes its place when the last is there. Without any there is no file.
+    """
+
+    SUFFIXES = (".csv", ".json")
+
+    def __init__(self, path: Path) -> None:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no folder to write into", str(path.parent))
+        self.path = path
+        self._as_json = path.suffix.lower() == ".json"
+        self._stack = contextlib.ExitStack()
+        self._file: TextIO | None = None
+
+    def add(self, timeline: Timeline) -> None:
+        """One more video."""
+        first = self._file is None
+        if self._file is None:
+            self._file = self._open()
+        if self._as_json:
+            self._file.write(("[\n" if first else ",\n") + json.dumps(timeline.to_dict(), indent=2))
+            return
+        rows = csv.writer(self._file, lineterminator="\n")
+        if first:
+            rows.writerow(("video", "start", "end", "label", "score", *timeline.labels))
+        for window in timeline:
+            scores = (f"{score:.6f}" for score in (window.score, *window.probabilities.tolist()))
+            rows.writerow((timeline.video, f"{window.start:.3f}", f"{window.end:.3f}", window.label, *scores))
+
+    def _open(self) -> TextIO:
+        from slowfast_zoo.video.encode import whole_file
+
+        temporary = self._stack.enter_context(whole_file(self.path))
+        # Names of files may be in no encoding at all.
+        file = temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        return self._stack.enter_context(file)
+
+    def close(self, *error: Any) -> bool:
+        """Whether there is a file now; after an error the one from before stays."""
+        if self._file is not None and self._as_json:
+            self._file.write("\n]\n")
+        self._stack.__exit__(*error)
+        return self._file is not None and error[0] is None
+
+
+def _targets(
+    videos: dict[str, str], target: str | None, option: str, suffixes: Sequence[str], check: Callable[[Path], Path]
+) -> dict[str, Path]:
+    """Where an option writes, which was given or not."""
+    files = target_files(videos, target, option, suffixes) if target else {}
+    for file in files.values():
+        check(file)
+    return files

@@ -1,13 +1,29 @@
-"""Predictions out: classifying videos and showing the result."""
+"""Predictions out: classifying videos, detecting actions, evaluating datasets, and showing the results."""
 
-from .classifier import ClipPrediction, Prediction, VideoClassifier, describe_views
+from .classifier import VideoClassifier
+from .confusion import save_confusion_plot
+from .detector import ActionDetector, Detections, KeyFrame
+from .evaluate import Evaluation, evaluate
 from .plot import check_plot_path, save_prediction_plot
+from .render import render_video
+from .results import ClipPrediction, Features, Prediction, Timeline, describe_views
+from .timeline_plot import save_timeline_plot
 
 __all__ = [
+    "ActionDetector",
     "ClipPrediction",
+    "Detections",
+    "Evaluation",
+    "Features",
+    "KeyFrame",
     "Prediction",
+    "Timeline",
     "VideoClassifier",
     "check_plot_path",
     "describe_views",
+    "evaluate",
+    "render_video",
+    "save_confusion_plot",
     "save_prediction_plot",
+    "save_timeline_plot",
 ]

@@ -1,125 +1,42 @@
-"""A video file in, labelled scores out, by the paper's protocol."""
+"""A video in, labelled scores out: by the paper's protocol, over time, from a stream, or as features."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.factory import create_model, create_transform
-from slowfast_zoo.video import ClipSpan, VideoReader, sample_clips, whole_video
+from slowfast_zoo.video import (
+    CONVENTIONS,
+    SOURCE_FPS,
+    ClipSpan,
+    ClipTransform,
+    VideoInput,
+    VideoSource,
+    sample_clips,
+    sliding_windows,
+)
 from slowfast_zoo.weights import class_names
 
+from .optimize import optimize_for_inference
+from .pipeline import BatchRunner, OnError, Scored, ViewBar, score_videos
+from .results import ClipPrediction, Features, Prediction, Timeline
+from .stream import timed_frames, windows
 
-@dataclass(frozen=True, eq=False)
-class ClipPrediction:
-    """What one clip of a video shows.
-
-    Attributes:
-        span: where the clip lies in the video, and the moments of its frames.
-        probabilities: (num_classes,), averaged over the clip's crops.
-        label: name of the best class.
-        score: its probability.
-    """
-
-    span: ClipSpan
-    probabilities: Tensor = field(repr=False)
-    label: str
-    score: float
-
-    @property
-    def start(self) -> float:
-        """Second at which the clip begins."""
-        return self.span.start
-
-    @property
-    def end(self) -> float:
-        """Second at which the clip ends."""
-        return self.span.end
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction(Sequence[tuple[str, float]]):
-    """What a video shows: a sequence of (label, score), the best first, ``top_k`` long.
-
-    Attributes:
-        video: the file.
-        model: name of the model.
-        duration: length of the video in seconds.
-        labels: names of all classes in the order of ``probabilities``.
-        labels_known: False if the model came without class names; then the labels are "class 0", "class 1", ...
-        probabilities: (num_classes,), averaged over all clips and crops.
-        clips: the clips one by one, in the order of time.
-        crops: crops that each clip was seen in.
-        top_k: length of the sequence.
-        slow_frames: which frames of a clip the Slow pathway takes; all, in a network of one pathway.
-    """
-
-    video: str
-    model: str
-    duration: float
-    labels: tuple[str, ...] = field(repr=False)
-    labels_known: bool
-    probabilities: Tensor = field(repr=False)
-    clips: tuple[ClipPrediction, ...] = field(repr=False)
-    crops: int
-    top_k: int
-    slow_frames: tuple[int, ...] = field(repr=False)
-
-    @property
-    def short(self) -> bool:
-        """Whether the video is shorter than a clip, so that its last frame was repeated."""
-        return any(clip.span.short for clip in self.clips)
-
-    def __len__(self) -> int:
-        return self.top_k
-
-    def __getitem__(self, index: Any) -> Any:
-        scores, classes = self.probabilities.topk(self.top_k)
-        return [(self.labels[c], s) for s, c in zip(scores.tolist(), classes.tolist(), strict=True)][index]
-
-    def __str__(self) -> str:
-        width = max(len(label) for label, _ in self)
-        lines = [f"{self.video} ({self.duration:.1f} s, {self.model}, {describe_views(self)})"]
-        lines += [f"  {label:<{width}}  {100 * score:5.1f} %" for label, score in self]
-        lines += [f"  note: {note}" for note in self.notes()]
-        return "\n".join(lines)
-
-    def notes(self) -> list[str]:
-        """What a reader of the scores has to know about them, in sentences."""
-        notes = []
-        if self.short:
-            notes.append("the video is shorter than a clip, its last frame was repeated")
-        if not self.labels_known:
-            notes.append("this model comes without class names, classes are given by their index")
-        return notes
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; times in seconds."""
-        return {
-            "video": self.video,
-            "model": self.model,
-            "duration": self.duration,
-            "short": self.short,
-            "labels_known": self.labels_known,
-            "crops": self.crops,
-            "predictions": [{"label": label, "score": score} for label, score in self],
-            "clips": [
-                {"start": clip.start, "end": clip.end, "label": clip.label, "score": clip.score} for clip in self.clips
-            ],
-        }
+_FEATURE_STRIDE = 16  # frames between the windows of features, as most projects that use them have it
 
 
 class VideoClassifier:
-    """Classifies video files: decoding, clip sampling, transform, network, average.
+    """Classifies videos: decoding, clip sampling, transform, network, average.
 
-    The paper's protocol (section 4, Inference): clips spread evenly over the video, each in three crops along the
-    longer side; the probabilities of all views are averaged. Where the weights' record says so (``view_average`` in
+    The paper's protocol (section 4, Inference): clips spread over the video, each in three crops along the longer side;
+    the probabilities of all views are averaged. Where the weights' record says so (``view_average`` in
     ``model.pretrained_cfg``), their maximum is taken instead (Charades), or logits are averaged (GluonCV).
 
     Args:
@@ -127,12 +44,24 @@ class VideoClassifier:
             switched to evaluation and, if ``device`` or ``dtype`` say so, moved.
         device: where to compute. None leaves a network where it is, and puts a named one on the GPU if there is one.
         dtype: floating-point type to compute in; None is the network's own.
-        batch_size: views that go through the network at once; memory grows with it.
+        batch_size: views that go through the network at once; memory grows with it. None is 4 on a CPU and 16 on a GPU.
+            Where they do not fit in memory, they are halved, with a warning.
         labels: class names in the order of the outputs; None takes those of the weights.
         pretrained: load the weights of a named model; False gives a random network, for trying things out.
+        sampling: where clips lie: "uniform" (from the first to the last, by time), or as PySlowFast ("pyslowfast"),
+            MMAction2 ("mmaction2") or GluonCV ("gluoncv") place them, or "segments" (one clip of the whole video,
+            Something-Something). None is the weights' own.
+        workers: threads that decode videos; None is 1 on a CPU and up to 4 on a GPU.
+        optimize: use a copy made by :func:`~slowfast_zoo.optimize_for_inference`, which is faster and gives the same
+            scores to within rounding. None does so for a name on a CPU, and takes a network as it is.
+
+    Attributes:
+        model: the network in use.
+        labels: class names in the order of the outputs.
+        transform: what is done to the frames of a clip.
 
     Raises:
-        ValueError: an unknown name, a network without a classifier or for boxes, the wrong number of labels.
+        ValueError: an unknown name, a network for boxes, the wrong number of labels.
         TypeError: a network that is not from ``create_model``.
         WeightsError: the weights cannot be found or loaded.
     """
@@ -143,11 +72,16 @@ class VideoClassifier:
         *,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         labels: Sequence[str] | None = None,
         pretrained: bool = True,
+        sampling: str | None = None,
+        workers: int | None = None,
+        optimize: bool | None = None,
     ) -> None:
-        _at_least_one(batch_size, "batch_size")
+        for name, value in (("batch_size", batch_size), ("workers", workers)):
+            if value is not None:
+                needs_count(value, name)
         model: Any = model_or_name
         if isinstance(model_or_name, str):
             model = create_model(model_or_name, pretrained=pretrained)
@@ -156,14 +90,21 @@ class VideoClassifier:
             raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
         if model.config.roi:
             raise ValueError("the network detects actions in boxes: call it as model(clip, boxes)")
-        if model.num_classes < 1:
-            raise ValueError("the network has no classifier (num_classes=0), so there is nothing to predict")
-        self.model = model.to(device=_checked(device), dtype=dtype).eval()
-        self.batch_size = batch_size
-        self.name = _model_name(model)
+        model = model.to(device=checked_device(device)).eval()
+        self.device = next(model.parameters()).device
+        if optimize is None:
+            optimize = isinstance(model_or_name, str) and self.device.type == "cpu"
+        self.model = optimize_for_inference(model, dtype) if optimize else model.to(dtype=dtype)
+        on_gpu = self.device.type != "cpu"
+        self._run = BatchRunner(self.model, batch_size or (16 if on_gpu else 4))
+        self.workers = workers or (min(4, os.cpu_count() or 1) if on_gpu else 1)
+        self.name = model_name(model)
         self.transform = create_transform(model)
         self.view_average = model.pretrained_cfg.get("view_average", "scores")
-        known = _labels_of(model) if labels is None else tuple(labels)
+        self.sampling = sampling or model.pretrained_cfg.get("clip_sampling", "uniform")
+        if self.sampling not in CONVENTIONS:
+            raise ValueError(f"sampling must be one of {', '.join(CONVENTIONS)}, got {self.sampling!r}")
+        known = labels_of(model) if labels is None else tuple(labels)
         if known is not None and len(known) != model.num_classes:
             raise ValueError(f"the network has {model.num_classes} classes, but {len(known)} labels were given")
         self.labels_known = known is not None
@@ -172,81 +113,360 @@ class VideoClassifier:
     def __repr__(self) -> str:
         return f"VideoClassifier({self.name!r}, {len(self.labels)} classes)"
 
+    @property
+    def batch_size(self) -> int:
+        """Views that go through the network at once; smaller than asked for after a batch did not fit in memory."""
+        return self._run.size
+
+    @overload
     def __call__(
         self,
-        video: str | os.PathLike[str],
+        video: VideoInput,
         clips: int | None = None,
-        crops: int | None = None,
+        crops: int | str | None = None,
         top_k: int = 5,
         *,
+        fps: float | None = None,
         progress: bool = False,
-    ) -> Prediction:
-        """Classify a video.
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self,
+        video: list[VideoInput] | tuple[VideoInput, ...],
+        clips: int | None = None,
+        crops: int | str | None = None,
+        top_k: int = 5,
+        *,
+        fps: float | None = None,
+        progress: bool = False,
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self,
+        video: VideoInput | list[VideoInput] | tuple[VideoInput, ...],
+        clips: int | None = None,
+        crops: int | str | None = None,
+        top_k: int = 5,
+        *,
+        fps: float | None = None,
+        progress: bool = False,
+    ) -> Prediction | list[Prediction]:
+        """Classify a video, or several.
 
         Args:
-            video: path of a file.
-            clips: clips spread evenly from start to end; 1 is the centre. A video no longer than a clip is one clip,
-                and so is any video for weights that see it whole (Something-Something). None takes what the weights'
-                publisher tests with, or the paper's 10.
-            crops: 3 along the longer side, or 1 in the centre. None takes what the weights are best seen with, and the
-                paper's 3 where their record does not say.
+            video: a path, a URL, the bytes of a file, an open binary file, a folder of images, or uint8 RGB frames
+                (T, H, W, 3) as an array or tensor. A list or tuple of them is several videos; see also
+                :meth:`predict_many`.
+            clips: clips spread over the video; 1 is the centre, but for weights that put it elsewhere. A video no
+                longer than a clip is one clip, and so is any video for weights that see it whole (Something-Something).
+                None takes what the weights' publisher tests with, or the paper's 10.
+            crops: 3 along the longer side, 1 in the centre, or "full", the whole frame in one, of which the network
+                sees each pixel once. None takes what the weights are best seen with, and the paper's 3 where their
+                record does not say.
             top_k: how many classes to list, at most as many as there are.
+            fps: frame rate of an array or tensor, which need it, or of a folder of images (30 unless given).
+            progress: show a progress bar on a terminal if it takes long.
+
+        Returns:
+            A :class:`Prediction`; for several videos a list of them.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            VideoDecodeError: it cannot be decoded.
+            ValueError: ``clips``, ``crops`` or ``top_k`` make no sense, or the network has no classifier.
+            MemoryError: not even one view at a time fits in memory.
+        """
+        several = isinstance(video, (list, tuple))
+        videos: Sequence[VideoInput] = video if isinstance(video, (list, tuple)) else [video]
+        found = list(self._predict(videos, clips, crops, top_k, fps, None, ViewBar(progress)))
+        return found if several else found[0]
+
+    def predict_many(
+        self,
+        videos: Iterable[VideoInput],
+        clips: int | None = None,
+        crops: int | str | None = None,
+        top_k: int = 5,
+        *,
+        on_error: OnError | None = None,
+        fps: float | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify videos one after another, while the next ones are being decoded.
+
+        Args:
+            videos: see :meth:`__call__`; read as they are needed.
+            clips: see :meth:`__call__`, as ``crops``, ``top_k`` and ``fps``.
+            crops: see there.
+            top_k: see there.
+            on_error: called with a video that cannot be read and the exception (VideoDecodeError or OSError); the video
+                is then left out. Without it the exception is raised.
+            fps: see there.
+
+        Yields:
+            Predictions in the order of the videos; ``index`` is the position among them.
+        """
+        return self._predict(videos, clips, crops, top_k, fps, on_error, ViewBar(False))
+
+    def timeline(
+        self,
+        video: VideoInput,
+        window: float | None = None,
+        stride: float | None = None,
+        *,
+        crops: int | str = 1,
+        top_k: int = 5,
+        fps: float | None = None,
+        progress: bool = False,
+    ) -> Timeline:
+        """Scores over time: one prediction for each window of a video.
+
+        Args:
+            video: see :meth:`__call__`.
+            window: length of a window in seconds, over which the frames of a clip are spread; None is the length that
+                the network was trained with.
+            stride: from the start of a window to that of the next one, in seconds; None is half a window. The last
+                window ends with the video.
+            crops: 1, 3 or "full", as for :meth:`__call__`.
+            top_k: classes that the result shows.
+            fps: see :meth:`__call__`.
             progress: show a progress bar on a terminal if it takes long.
 
         Raises:
             FileNotFoundError: there is no such file.
             VideoDecodeError: it cannot be decoded.
-            ValueError: ``clips``, ``crops`` or ``top_k`` make no sense.
+            ValueError: an argument makes no sense, or the network has no classifier.
         """
-        if crops is None:
-            crops = self.model.pretrained_cfg.get("crops", 3)
-        if clips is None:
-            clips = self.model.pretrained_cfg.get("clips", 10)
-        for name, value in (("clips", clips), ("crops", crops), ("top_k", top_k)):
-            _at_least_one(value, name)
-        transform = replace(self.transform, crops=crops)
-        config = self.model.config
-        with VideoReader(video) as reader:
-            spans = self._spans(reader.duration, clips)
-            frames = reader.clips_at([span.times for span in spans])
-            views = (
-                view
-                for clip in _with_progress(frames, len(spans), progress)
-                for view in (transform(clip) if crops > 1 else transform(clip)[None])
-            )
-            scores = torch.cat(list(self._scores(views)))  # (clips x crops, num_classes)
-        by_clip = torch.stack([self._together(clip) for clip in scores.view(len(spans), crops, -1)])
-        best, classes = by_clip.max(1)
-        return Prediction(
-            video=os.fspath(video),
+        needs_count(top_k, "top_k")
+        window, stride = self._window(window, stride)
+
+        def spans_of(source: VideoSource) -> list[ClipSpan]:
+            return self._slide(source.duration, window, stride, cover_end=True)
+
+        self._needs_classifier()
+        (scored,) = self._score([video], spans_of, self._views(crops), self._scores, fps, None, ViewBar(progress))
+        return Timeline(
+            video=scored.name,
             model=self.name,
-            duration=reader.duration,
+            duration=scored.duration,
             labels=self.labels,
             labels_known=self.labels_known,
-            probabilities=self._together(scores),
-            clips=tuple(
-                ClipPrediction(span, row, self.labels[index], score)
-                for span, row, index, score in zip(spans, by_clip, classes.tolist(), best.tolist(), strict=True)
-            ),
+            windows=tuple(self._clips(scored)),
             crops=crops,
             top_k=min(top_k, len(self.labels)),
-            slow_frames=config.slow_indices(),
         )
 
-    def _spans(self, duration: float, clips: int) -> list[ClipSpan]:
-        config = self.model.config
-        if self.model.pretrained_cfg.get("clip_sampling") == "segments":
-            return [whole_video(duration, config.clip_frames)]
-        return sample_clips(duration, clips, clip_frames=config.clip_frames, clip_stride=config.clip_stride)
+    def stream(
+        self,
+        source: Any,
+        window: float | None = None,
+        stride: float | None = None,
+        *,
+        crops: int | str = 1,
+        fps: float | None = None,
+        live: bool | None = None,
+    ) -> Iterator[ClipPrediction]:
+        """Predictions as frames arrive, one for each window, in bounded memory.
 
-    @torch.inference_mode()
-    def _scores(self, views: Iterator[Tensor]) -> Iterator[Tensor]:
-        """(batch, num_classes) in float32 on the CPU, for at most ``batch_size`` views (C, T, S, S) at a time."""
-        parameter = next(self.model.parameters())
-        score = self.model if self.view_average == "logits" else self.model.probabilities
-        while batch := list(itertools.islice(views, self.batch_size)):
-            clip = torch.stack(batch).to(device=parameter.device, dtype=parameter.dtype)
-            yield score(clip).float().cpu()
+        Args:
+            source: the URL of a stream or the device of a camera (``rtsp://...``, ``/dev/video0``), a
+                :class:`~slowfast_zoo.video.LiveReader`, a video as for :meth:`__call__`, or any iterable of uint8 RGB
+                frames (H, W, 3) or of pairs (seconds, frame).
+            window: length of a window in seconds; None is the length that the network was trained with.
+            stride: from the start of a window to that of the next one, in seconds; None is half a window.
+            crops: 1, 3 or "full", as for :meth:`__call__`.
+            fps: frame rate of an iterable of frames without times.
+            live: the source does not wait: when the network cannot keep up, frames and windows are left out, so that a
+                prediction is never older than it must be. None: for streams and cameras, not for files and iterables.
+
+        Yields:
+            A prediction as soon as the last frame of its window is there; ``start`` and ``end`` are seconds from the
+            first frame.
+
+        Raises:
+            VideoDecodeError: the source cannot be opened, or breaks.
+            ValueError: an argument makes no sense, or a frame is of the wrong shape or type.
+        """
+        self._needs_classifier()
+        window, stride = self._window(window, stride)
+        transform = self._views(crops)
+        frames, skip = timed_frames(source, fps, live)
+        cut = windows(
+            frames,
+            transform.resize,
+            window=window,
+            stride=stride,
+            clip_frames=self.model.config.clip_frames,
+            skip=skip,
+        )
+
+        def predictions() -> Iterator[ClipPrediction]:
+            for span, clip in cut:
+                yield self._clip(span, self._together(self._run(self._scores, transform.views(clip))))
+
+        return predictions()
+
+    def extract_features(
+        self,
+        video: VideoInput,
+        window: int | None = None,
+        stride: int | None = None,
+        fps: float | None = SOURCE_FPS,
+        *,
+        crops: int | str = 1,
+        cover_end: bool = False,
+        progress: bool = False,
+    ) -> Features:
+        """Pooled features of sliding windows: what the classifier would be applied to, 2304 numbers for SlowFast R50.
+
+        Args:
+            video: see :meth:`__call__`. Arrays and folders of images have ``fps`` frames per second.
+            window: length of a window in frames at ``fps``, over which the frames of a clip are spread evenly: with 32
+                frames a clip, 64 takes every second frame. None is the length that the network was trained with.
+            stride: from the start of a window to that of the next one, in frames at ``fps``; None is 16.
+            fps: the frame rate in which they count; a video of another is resampled by time. None is the video's own.
+            crops: 1, 3 or "full", as for :meth:`__call__`; features of several crops are averaged.
+            cover_end: add a window that ends with the video, where whole strides leave a part of it over.
+            progress: show a progress bar on a terminal if it takes long.
+
+        Returns:
+            features (windows, num_features) and times (windows, 2): start and end of each window in seconds. A video
+            shorter than a window has one, in which its last frame is repeated.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            VideoDecodeError: it cannot be decoded.
+            ValueError: an argument makes no sense.
+        """
+        config = self.model.config
+        window = config.clip_frames * config.clip_stride if window is None else window
+        stride = _FEATURE_STRIDE if stride is None else stride
+        for name, value in (("window", window), ("stride", stride)):
+            needs_count(value, name)
+        if fps is not None and not 0 < fps < float("inf"):
+            raise ValueError(f"fps must be a positive number, or None for the video's own, got {fps}")
+        length, step = window, stride
+
+        def spans_of(source: VideoSource) -> list[ClipSpan]:
+            rate = fps or source.fps
+            return self._slide(source.duration, length / rate, step / rate, cover_end=cover_end)
+
+        (scored,) = self._score([video], spans_of, self._views(crops), self._pooled, fps, None, ViewBar(progress))
+        times = [(span.start, span.end) for span in scored.spans]
+        return Features(scored.by_clip().mean(1).numpy(), np.array(times, np.float64))
+
+    # What the methods share
+
+    def _predict(
+        self,
+        videos: Iterable[VideoInput],
+        clips: int | None,
+        crops: int | str | None,
+        top_k: int,
+        fps: float | None,
+        on_error: OnError | None,
+        bar: ViewBar,
+    ) -> Iterator[Prediction]:
+        """Checks its arguments at once, not when the first prediction is asked for."""
+        self._needs_classifier()
+        record, config = self.model.pretrained_cfg, self.model.config
+        seen = record.get("crops", 3) if crops is None else crops
+        wanted = record.get("clips", 10) if clips is None else clips
+        for name, value in (("clips", wanted), ("top_k", top_k)):
+            needs_count(value, name)
+
+        def spans_of(source: VideoSource) -> list[ClipSpan]:
+            return sample_clips(
+                source.duration,
+                wanted,
+                clip_frames=config.clip_frames,
+                clip_stride=config.clip_stride,
+                convention=self.sampling,
+                video_fps=source.fps,
+            )
+
+        found = self._score(videos, spans_of, self._views(seen), self._scores, fps, on_error, bar)
+        return (
+            Prediction(
+                video=scored.name,
+                model=self.name,
+                duration=scored.duration,
+                labels=self.labels,
+                labels_known=self.labels_known,
+                probabilities=self._together(torch.stack(scored.rows)),
+                clips=tuple(self._clips(scored)),
+                crops=seen,
+                top_k=min(top_k, len(self.labels)),
+                slow_frames=config.slow_indices(),
+                index=scored.index,
+            )
+            for scored in found
+        )
+
+    def _score(
+        self,
+        videos: Iterable[VideoInput],
+        spans_of: Callable[[VideoSource], list[ClipSpan]],
+        transform: ClipTransform,
+        score: Callable[[Tensor], Tensor],
+        fps: float | None,
+        on_error: OnError | None,
+        bar: ViewBar,
+    ) -> Iterator[Scored]:
+        def spans_told(source: VideoSource) -> list[ClipSpan]:
+            spans = spans_of(source)
+            bar.expect(len(spans) * (3 if transform.crops == 3 else 1))
+            return spans
+
+        with bar:
+            yield from score_videos(
+                videos,
+                spans_told,
+                transform,
+                score,
+                self._run,
+                workers=self.workers,
+                fps=fps,
+                on_error=on_error,
+                on_views=bar.advance,
+            )
+
+    def _views(self, crops: int | str) -> ClipTransform:
+        return replace(self.transform, crops=crops)
+
+    def _needs_classifier(self) -> None:
+        if self.model.num_classes < 1:
+            raise ValueError("the network has no classifier (num_classes=0): only extract_features works with it")
+
+    def _window(self, window: float | None, stride: float | None) -> tuple[float, float]:
+        """Both in seconds."""
+        config = self.model.config
+        window = config.clip_frames * config.clip_stride / SOURCE_FPS if window is None else window
+        stride = window / 2 if stride is None else stride
+        for name, value in (("window", window), ("stride", stride)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
+        return float(window), float(stride)
+
+    def _slide(self, duration: float, window: float, stride: float, *, cover_end: bool) -> list[ClipSpan]:
+        frames = self.model.config.clip_frames
+        return sliding_windows(duration, window=window, stride=stride, clip_frames=frames, cover_end=cover_end)
+
+    def _scores(self, clip: Tensor) -> Tensor:
+        score: Tensor = self.model(clip) if self.view_average == "logits" else self.model.probabilities(clip)
+        return score
+
+    def _pooled(self, clip: Tensor) -> Tensor:
+        pooled: Tensor = self.model.forward_head(self.model.forward_features(clip), pre_logits=True)
+        return pooled
+
+    def _clips(self, scored: Scored) -> Iterator[ClipPrediction]:
+        for span, rows in zip(scored.spans, scored.by_clip(), strict=True):
+            yield self._clip(span, self._together(rows))
+
+    def _clip(self, span: ClipSpan, probabilities: Tensor) -> ClipPrediction:
+        score, index = probabilities.max(0)
+        return ClipPrediction(span, probabilities, self.labels[int(index)], float(score))
 
     def _together(self, scores: Tensor) -> Tensor:
         """Probabilities (num_classes,) from the scores of views (views, num_classes)."""
@@ -258,12 +478,13 @@ class VideoClassifier:
         return mean.softmax(0) if self.model.config.head_activation == "softmax" else mean.sigmoid()
 
 
-def _at_least_one(value: Any, name: str) -> None:
+def needs_count(value: Any, name: str) -> None:
+    """Refuses what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
-def _checked(device: str | torch.device | None) -> torch.device | None:
+def checked_device(device: str | torch.device | None) -> torch.device | None:
     """A device that is really there."""
     if device is None:
         return None
@@ -275,26 +496,13 @@ def _checked(device: str | torch.device | None) -> torch.device | None:
     return checked
 
 
-def _model_name(model: Any) -> str:
+def model_name(model: Any) -> str:
+    """``architecture.tag`` of a network from ``create_model``, as far as it knows them."""
     record = model.pretrained_cfg
     return ".".join(part for part in (record.get("architecture"), record.get("tag")) if part) or type(model).__name__
 
 
-def _labels_of(model: Any) -> tuple[str, ...] | None:
+def labels_of(model: Any) -> tuple[str, ...] | None:
     """The class names of the model's weights, unless it has got another classifier since."""
     labels = class_names(model.pretrained_cfg.get("labels"))
     return labels if labels is not None and len(labels) == model.num_classes else None
-
-
-def _with_progress(clips: Iterator[Tensor], total: int, show: bool) -> Iterator[Tensor]:
-    if not show:
-        return clips
-    from tqdm import tqdm
-
-    return iter(tqdm(clips, total=total, unit="clip", delay=2, leave=False, disable=None))
-
-
-def describe_views(prediction: Prediction) -> str:
-    """In words, how many views were averaged."""
-    clips, crops = len(prediction.clips), prediction.crops
-    return f"{clips} clip{'s' if clips > 1 else ''} x {crops} crop{'s' if crops > 1 else ''}"

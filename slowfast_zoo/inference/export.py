@@ -27,7 +27,7 @@ from slowfast_zoo.factory import create_model
 from slowfast_zoo.models import FeatureNetwork, VideoNetwork
 from slowfast_zoo.models.network import MIN_SIDE
 
-from .classifier import _labels_of, _model_name
+from .classifier import labels_of, model_name
 
 ExportFormat = Literal["torch", "onnx", "openvino"]
 ExportOutput = Literal["logits", "probabilities", "features"]
@@ -216,7 +216,7 @@ class _Graph(nn.Module):
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
         if getattr(model.config, "fast_input", None) == "flow":
             raise ValueError("a network on optical flow takes pairs of clips, which are not exported")
-        self.name = _model_name(model)
+        self.name = model_name(model)
         self.metadata = _metadata(model, output)
         network: Any = copy.deepcopy(model).cpu().float().eval()
         if output == "features" and not is_features:
@@ -253,11 +253,11 @@ def _metadata(model: Any, output: str) -> dict[str, Any]:
     from slowfast_zoo import __version__
 
     cfg, config = model.pretrained_cfg, model.config
-    labels = None if output == "features" else _labels_of(model)
+    labels = None if output == "features" else labels_of(model)
     return {
         "library_name": "slowfast_zoo",
         "library_version": __version__,
-        "name": _model_name(model),
+        "name": model_name(model),
         "license": cfg.get("license"),
         "labels": None if labels is None else list(labels),
         "preprocessing": {

@@ -123,10 +123,11 @@ ARCHITECTURES: MappingProxyType[str, SlowFastConfig | ResNet3DConfig] = MappingP
         "slow_r50_nl_4x16_det": _slow_r50.replace(non_local=_NL_R50, **_DET),
         "slow_r50_nl_8x8_det": _slow_r50_8x8.replace(non_local=_NL_R50, **_DET),
         "slow_r101_8x8_det": _slow_r101.replace(frames=8, stride=8, **_DET),
-        # The bundled camera-motion classifier, and its pathways alone
+        # The bundled camera-motion classifier, its pathways alone, and the bundled detector of moving objects
         "slowfast_tiny_4x8": _slowfast_tiny,
         "slow_tiny_4x8": _slow_tiny,
         "fast_tiny_4x8": _fast_tiny,
+        "slowfast_tiny_4x8_det": _slowfast_tiny.replace(**{**_DET, "roi": RoIConfig(aligned=True), "crop": 144}),
     }
 )
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ Config = TypeVar("Config", bound=NetworkConfig)
 Clip = Tensor | Sequence[Tensor]
 Maps = tuple[Tensor, ...]  # one feature map a pathway
 Boxes = Sequence[Tensor] | Tensor
+WHOLE_FRAME = "full"
 
 
 class VideoNetwork(nn.Module, Generic[Config]):
@@ -120,7 +121,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
             return self.head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
         return self.head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
 
-    def forward(self, clip: Clip, boxes: Boxes | None = None) -> Tensor:
+    def forward(self, clip: Clip, boxes: Boxes | Literal["full"] | None = None) -> Tensor:
         """Logits of clips, one row a clip, in training and in evaluation alike; in detection, one row a box.
 
         Args:
@@ -128,7 +129,8 @@ class VideoNetwork(nn.Module, Generic[Config]):
                 from 32, and any number of frames that is a multiple of alpha; ``str(model.config)`` says what the
                 weights were made for. A SlowFast network also takes the pair (slow, fast) with T and alpha T frames.
             boxes: for networks with ``config.roi``: a list with one (N_i, 4) tensor for each clip, in pixels x1, y1,
-                x2, y2 of the clip as given, N_i from 0; or one (K, 5) tensor with the clip's index before them.
+                x2, y2 of the clip as given, N_i from 0; or one (K, 5) tensor with the clip's index before them; or
+                "full", which is one box of the whole frame for each clip.
 
         Returns:
             (B, num_classes), or (sum of N_i, num_classes) in the order of the boxes; without a classifier
@@ -138,10 +140,10 @@ class VideoNetwork(nn.Module, Generic[Config]):
             TypeError: not a floating-point tensor, or not of the network's dtype; boxes that are no tensors.
             ValueError: a shape that does not fit; boxes missing in detection, or given in classification.
         """
-        self._check_boxes(boxes)
+        boxes = self._boxes(clip, boxes)
         return self.forward_head(self.forward_features(clip), boxes=boxes)
 
-    def probabilities(self, clip: Clip, boxes: Boxes | None = None) -> Tensor:
+    def probabilities(self, clip: Clip, boxes: Boxes | Literal["full"] | None = None) -> Tensor:
         """Class probabilities (B, num_classes), as the weights' own project computes them at test time.
 
         Softmax, or sigmoid where a clip has several labels; with several window positions (``head_window``) it comes
@@ -150,7 +152,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         """
         if not self.num_classes:
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
-        self._check_boxes(boxes)
+        boxes = self._boxes(clip, boxes)
         maps = self._maps_for_head(self.forward_features(clip))
         if isinstance(self.head, RoIHead):
             logits = self.forward_head(maps, boxes=boxes).unsqueeze(1)  # (K, 1, num_classes)
@@ -289,8 +291,19 @@ class VideoNetwork(nn.Module, Generic[Config]):
         if self.config.roi is not None and boxes is None:
             raise ValueError(
                 "this network detects actions and needs boxes: model(clip, boxes), with one (N, 4) tensor of pixels "
-                "x1, y1, x2, y2 for each clip"
+                'x1, y1, x2, y2 for each clip, or boxes="full" for the whole frame of each'
             )
+
+    def _boxes(self, clip: Clip, boxes: Any) -> Any:
+        """Boxes as the head takes them, and that there are some exactly where there should be."""
+        self._check_boxes(boxes)
+        if not isinstance(boxes, str):
+            return boxes
+        if boxes != WHOLE_FRAME:
+            raise ValueError(f'boxes are tensors, or "{WHOLE_FRAME}" for the whole frame of each clip, not {boxes!r}')
+        frames = clip if isinstance(clip, Tensor) else clip[-1]
+        height, width = frames.shape[-2:]
+        return [frames.new_tensor([[0, 0, width, height]], dtype=torch.float32) for _ in range(len(frames))]
 
     def _check_frames(self, frames: Any, what: str, channels: int, multiple: int) -> Tensor:
         """One tensor of frames, checked in words.

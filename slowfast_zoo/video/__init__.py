@@ -2,17 +2,42 @@
 
 from .decode import VideoReader
 from .labels import load_labels, sample_clip
-from .sampling import ClipSpan, clip_starts, frame_times, sample_clips, whole_video
+from .live import LiveReader
+from .sampling import (
+    CONVENTIONS,
+    SOURCE_FPS,
+    ClipSpan,
+    clip_indices,
+    clip_starts,
+    frame_times,
+    keyframe_clips,
+    random_clip,
+    sample_clips,
+    sliding_windows,
+    whole_video,
+)
+from .source import VideoInput, VideoSource, open_video, video_name
 from .transforms import ClipTransform
 
 __all__ = [
+    "CONVENTIONS",
+    "SOURCE_FPS",
     "ClipSpan",
     "ClipTransform",
+    "LiveReader",
+    "VideoInput",
     "VideoReader",
+    "VideoSource",
+    "clip_indices",
     "clip_starts",
     "frame_times",
+    "keyframe_clips",
     "load_labels",
+    "open_video",
+    "random_clip",
     "sample_clip",
     "sample_clips",
+    "sliding_windows",
+    "video_name",
     "whole_video",
 ]

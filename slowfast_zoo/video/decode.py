@@ -8,20 +8,21 @@ imported only when a video is opened.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
+import itertools
+import time
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
+
+from .pyav import ToRgb, demuxed, reason
+from .source import VideoFile, in_one_pass, readable, video_name
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from typing_extensions import Self
 
+# Seconds without data after which a URL counts as dead.
+_SILENCE = 30.0
 # Without an index of keyframes, jumping this far ahead (seconds) is tried by a seek, anything nearer by decoding on.
 _SEEK_AHEAD = 4.0
 # Indices go by decoding time, which runs ahead of the time of display by a few frames where there are B-frames.
 _REORDERED_FRAMES = 5
 # A seek may land after the wanted time (MPEG-TS, open groups of pictures): then it is tried again this much earlier.
 _SEEK_MARGINS = (0.0, 0.5, 5.0)
+# Formats whose packets carry no time of display, never (AVI) or not always.
+_WITHOUT_PTS = ("avi", "asf", "mxf")
 
 
 @dataclass(frozen=True)
@@ -54,31 +59,36 @@ class VideoReader:
     metadata is applied. Use as a context manager, or call :meth:`close`.
 
     Attributes:
-        path: the file as the caller named it.
+        name: the file as the caller named it (:func:`~slowfast_zoo.video.source.video_name`).
         duration: seconds from the first frame to the end of the last one.
         fps: nominal frame rate. Only information: no frame is found by it.
         width: width of the frames returned, in pixels.
         height: height of the frames returned, in pixels.
+        frames_decoded: how many frames were decoded so far; opening decodes the first.
 
     Args:
-        path: a video file in any format that FFmpeg reads.
+        video: a video in any format that FFmpeg reads: a path, a URL with a known end, the content of a file as bytes,
+            or a file opened in binary mode, which stays the caller's to close. One that cannot seek is read into
+            memory first.
         threads: decoder threads at most; memory grows by about one frame for each.
 
     Raises:
         FileNotFoundError: there is no such file.
         VideoDecodeError: the file is not a video, is damaged, or has no video stream; also raised while reading.
+        TypeError: ``video`` is none of these.
         MissingDependencyError: PyAV is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int = 2) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, video: VideoFile, *, threads: int = 2) -> None:
+        self.name = video_name(video)
+        self.frames_decoded = 0
         self._av = require_av()
         self._threads = threads
         self._damage: str | None = None
         self._ready = False
-        _check_file(self.path)
-        self._reformatter = self._av.video.reformatter.VideoReformatter()
-        self._container: InputContainer | None = None
+        self._media = readable(video)
+        self._to_rgb = ToRgb(self._av)
+        self._opened: tuple[InputContainer, VideoStream] | None = None
         self._current: _Stamped | None = None
         self._next: _Stamped | None = None
         with contextlib.ExitStack() as on_failure:
@@ -97,15 +107,20 @@ class VideoReader:
         self.close()
 
     def __repr__(self) -> str:
-        return f"VideoReader({self.path!r}: {self.width} x {self.height}, {self.duration:.2f} s at {self.fps:.4g} fps)"
+        return f"VideoReader({self.name!r}: {self.width} x {self.height}, {self.duration:.2f} s at {self.fps:.4g} fps)"
+
+    @property
+    def path(self) -> str:
+        """The same as ``name``."""
+        return self.name
 
     def close(self) -> None:
         """Close the file. May be called twice; frames already returned stay valid."""
         self._current = self._next = None
         self._frames: Iterator[_Stamped] = iter(())
-        if self._container is not None:
-            self._container.close()
-        self._container = None
+        if self._opened is not None:
+            self._opened[0].close()
+        self._opened = None  # the stream holds the decoder and its threads
 
     def frames_at(self, times: Sequence[float]) -> Tensor:
         """The frames shown at some times.
@@ -123,90 +138,162 @@ class VideoReader:
         """
         return next(self.clips_at([times]))
 
-    def clips_at(self, clips: Sequence[Sequence[float]]) -> Iterator[Tensor]:
+    def clips_at(
+        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
         """Several clips in one pass over the file: a frame that clips share is decoded once.
 
         Clips in the order of their times need the least memory: only frames that a later clip wants are held.
 
         Args:
             clips: for each clip the times of its frames, as for :meth:`frames_at`.
+            transform: applied once to each frame that the clips hold, uint8 RGB (3, H, W). Making frames small here
+                keeps large ones from being held.
 
         Yields:
-            For each clip, in the order given, uint8 RGB frames (T, 3, H, W).
+            For each clip, in the order given, uint8 RGB frames (T, 3, H, W), or stacked results of ``transform``.
 
         Raises:
             ValueError: a clip has no times, or the reader is closed.
             VideoDecodeError: the frames cannot be decoded.
         """
-        if not all(len(times) for times in clips):
-            raise ValueError("a clip needs at least one time")
-        uses = Counter(time for times in clips for time in times)
-        held: dict[float, Tensor] = {}
-        pending = iter(sorted(uses))
-        last_frame: VideoFrame | None = None
-        pixels: Tensor | None = None
-        for times in clips:
-            for time in pending if not all(time in held for time in times) else ():
-                with self._translated():
-                    frame = self._frame_at(time)
-                    if frame is not last_frame or pixels is None:
-                        last_frame, pixels = frame, self._pixels(frame)
-                held[time] = pixels
-                if all(time in held for time in times):
-                    break
-            yield torch.stack([held[time] for time in times])
-            uses.subtract(times)
-            for time in set(times):
-                if not uses[time]:
-                    del held[time]
+
+        def pixels(frame: VideoFrame) -> Tensor:
+            return self._pixels(frame) if transform is None else transform(self._pixels(frame))
+
+        return in_one_pass(clips, self._frame_at, pixels)
+
+    def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
+        """All frames in the order of presentation, from the one on the screen at some time on.
+
+        Args:
+            start: seconds from the first frame.
+
+        Yields:
+            For each frame the second at which it is shown, and its pixels, uint8 RGB (3, H, W).
+
+        Raises:
+            ValueError: the reader is closed.
+            VideoDecodeError: the frames cannot be decoded.
+        """
+        self._frame_at(start)
+        shown = self._current
+        while shown is not None:
+            yield shown.time, self._pixels(shown.frame)
+            if self._current is not shown:  # the caller has read other frames in between
+                self._frame_at(shown.time)
+            with self._translated():
+                self._advance()
+            shown = self._current
 
     # Opening
 
     def _open(self) -> None:
         """Open the container afresh, positioned at its first frame."""
         self.close()
-        # The file: prefix keeps FFmpeg from reading a colon in the name as a protocol.
-        container = self._av.open(f"file:{Path(self.path).absolute()}", metadata_errors="replace")
-        self._container = container
+        container = self._open_container()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(container.close)
+            stream = self._choose_stream(container)
+            on_failure.pop_all()
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = self._threads
+        self._opened = container, stream
+        self._frames = self._decode(from_start=True)
+
+    def _choose_stream(self, container: InputContainer) -> VideoStream:
         cover = self._av.stream.Disposition.attached_pic
         streams = [stream for stream in container.streams.video if not stream.disposition & cover]
         if not streams:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise VideoDecodeError(self.path, f"the file has no video stream, only {kinds}")
-        self._stream: VideoStream = streams[0]
-        if self._stream.codec_context is None:
-            raise VideoDecodeError(self.path, "FFmpeg has no decoder for its video stream")
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = self._threads
-        self._frames = self._decode()
+            kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+            raise VideoDecodeError(self.name, "the file has no video stream" + (f", only {kinds}" if kinds else ""))
+        for stream in streams:
+            if stream.codec_context is not None:
+                return stream
+        raise VideoDecodeError(self.name, "FFmpeg has no decoder for its video stream")
+
+    def _open_container(self) -> InputContainer:
+        container: InputContainer
+        if not isinstance(self._media, str):
+            if self._media.closed:
+                raise ValueError(f"the file object {self.name!r} is closed")
+            self._media.seek(0)
+            # What only claims to be a video may name others (a playlist); from memory, it may not open any.
+            options = {"protocol_whitelist": "data"}
+            container = self._av.open(self._media, container_options=options, metadata_errors="replace")
+        elif "://" not in self._media:
+            # The file: prefix keeps FFmpeg from reading a colon in the name as a protocol.
+            container = self._av.open(f"file:{Path(self._media).absolute()}", metadata_errors="replace")
+        else:
+            start = time.monotonic()
+            try:
+                container = self._av.open(self._media, metadata_errors="replace", timeout=_SILENCE)
+            except self._av.FFmpegError as error:  # whatever FFmpeg makes of half a header
+                raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > _SILENCE)) from error
+            if container.duration is None and (container.size <= 0 or "hls" in container.format.name):
+                container.close()
+                raise VideoDecodeError(self.name, "a live stream, whose end is not known: read it with LiveReader")
+        return container
 
     @property
     def _file(self) -> InputContainer:
-        if self._container is None:
-            raise ValueError(f"the reader of {self.path!r} is closed")
-        return self._container
+        return self._open_parts[0]
+
+    @property
+    def _stream(self) -> VideoStream:
+        return self._open_parts[1]
+
+    @property
+    def _open_parts(self) -> tuple[InputContainer, VideoStream]:
+        if self._opened is None:
+            raise ValueError(f"the reader of {self.name!r} is closed")
+        return self._opened
 
     def _read_facts(self) -> None:
         """Duration, frame rate and size, from the stream itself where its header may be silent or wrong."""
         stream = self._stream
         if stream.time_base is None:
-            raise VideoDecodeError(self.path, "the video stream has no time base")
+            raise VideoDecodeError(self.name, "the video stream has no time base")
         self._tick = float(stream.time_base)
         # Containers that keep milliseconds (Matroska, WebM) round a stamp up as often as down; hence half a tick, but
         # not where a tick is as long as a frame (AVI).
         self._tolerance = min(self._tick / 2, 0.0005) + 1e-6
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
-        self._origin = 0
-        self._timed = True
+        self._origin, self._delay, self._timed = 0, 0, True
+        self._by_dts = self._lacks_pts()
         first = next(self._frames, None)
         if first is None:
-            raise VideoDecodeError(self.path, "no frame can be decoded" + (f": {self._damage}" if self._damage else ""))
-        self._timed = first.frame.pts is not None
-        self._origin = first.frame.pts or 0
-        self._coded_size = first.frame.width, first.frame.height
-        turned = _quarter_turns(first.frame) % 2 == 1
-        self.width, self.height = self._coded_size[::-1] if turned else self._coded_size
+            raise VideoDecodeError(self.name, "no frame can be decoded" + (f": {self._damage}" if self._damage else ""))
+        stamp = self._stamp_of(first.frame)
+        self._timed = stamp is not None
+        if self._by_dts:
+            self._delay = (stamp or 0) - self._origin
+        else:
+            self._origin = stamp or 0
+        # After a jump in a program stream (.mpg, .vob), where few packets have stamps, FFmpeg guesses new ones.
+        self._seekable = self._timed and self._file.format.name != "mpeg"
+        self.height, self.width = self._to_rgb(first.frame).shape[1:]
         self.duration = max(self._find_end(), 1 / self.fps)
+
+    def _lacks_pts(self) -> bool:
+        """Whether FFmpeg only guesses when frames are shown, and where there are B-frames may guess wrongly.
+
+        Frames then go by the time of decoding, which they get in the order of presentation, all with the same delay.
+        """
+        container = self._file.format.name
+        if container not in _WITHOUT_PTS or not self._stream.codec_context.has_b_frames:
+            return False
+        packets = itertools.islice(self._packets(), 64)
+        stamps = [(packet.pts, packet.dts) for packet in packets if packet.pts is not None and packet.dts is not None]
+        self._open()
+        # B-frames that come in the order of presentation are a guess.
+        if not stamps or (container != "avi" and stamps != sorted(stamps)):
+            return False
+        self._origin = stamps[0][1]
+        return True
+
+    def _stamp_of(self, timed: VideoFrame | Packet[VideoStream]) -> int | None:
+        return timed.dts if self._by_dts else timed.pts
 
     def _find_end(self) -> float:
         """When the last frame ends, from the last packets; leaves the container at its end.
@@ -215,9 +302,10 @@ class VideoReader:
         holds. Packets are read, not decoded.
         """
         claimed = self._claimed_duration()
-        if claimed is not None and self._timed:
+        if claimed is not None and self._seekable:
             with contextlib.suppress(self._av.FFmpegError):
-                self._seek(max(claimed - 1.0, 0.0))  # the last frame shown need not be in the last packet
+                # The last frame shown need not be in the last packet.
+                self._seek(max(claimed - max(1.0, _REORDERED_FRAMES / self.fps), 0.0))
                 end = self._last_packet_end()
                 if end is not None:
                     return end
@@ -236,65 +324,69 @@ class VideoReader:
 
     def _last_packet_end(self) -> float | None:
         end: float | None = None
-        for number, packet in enumerate(self._packets()):
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if packet.size == 0 or packet.is_discard or (stamp is None and self._timed):
+        for packet in self._packets():
+            if packet.size == 0 or packet.is_discard:
                 continue
-            if stamp is not None and self._timed:
+            stamp = self._stamp_of(packet) if self._timed else None
+            if stamp is None:
+                end = None if end is None and self._timed else (end or 0.0) + 1 / self.fps
+            else:
                 length = packet.duration * self._tick if packet.duration else 1 / self.fps
                 end = max(end or 0.0, (stamp - self._origin) * self._tick + length)
-            else:
-                end = (number + 1) / self.fps
         return end
 
     # Decoding
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets from the present position on; a file that breaks off ends there, with a warning."""
-        packets = self._file.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except self._av.FFmpegError as error:
-                self._note_damage(error.strerror or str(error))
-                return
-            except IndexError:  # a packet of a stream that PyAV did not see when it opened the file; go on behind it
-                packets = self._file.demux(self._stream)
-                continue
-            if packet is None:
-                return
-            yield packet
+        try:
+            yield from demuxed(self._file, self._stream)
+        except self._av.FFmpegError as error:
+            self._note_damage(reason(error))
 
-    def _decode(self) -> Iterator[_Stamped]:
-        """Frames from the present position on, in the order of presentation; damaged ones are left out."""
-        count = 0
+    def _decode(self, from_start: bool = False) -> Iterator[_Stamped]:
+        """Frames from the present position on, in the order of presentation; damaged ones are left out.
+
+        A frame without a stamp follows the one before it by one frame; where there is none, nothing says when it is
+        shown, and it is left out.
+        """
+        shown = -1 / self.fps if from_start else None
         for packet in self._packets():
             try:
                 frames = packet.decode()
             except self._av.FFmpegError as error:
-                self._note_damage(error.strerror or str(error))
+                self._note_damage(reason(error))
                 continue
             for frame in frames:
-                if self._timed and frame.pts is not None:
-                    yield _Stamped((frame.pts - self._origin) * self._tick, frame)
-                else:  # raw streams carry no stamps: what is left is to count, from the start
-                    yield _Stamped(count / self.fps, frame)
-                count += 1
+                self.frames_decoded += 1
+                stamp = self._stamp_of(frame) if self._timed else None
+                if stamp is not None:
+                    shown = (stamp - self._origin - self._delay) * self._tick
+                elif shown is not None:
+                    shown += 1 / self.fps
+                else:
+                    continue
+                yield _Stamped(shown, frame)
 
     def _frame_at(self, time: float) -> VideoFrame:
         """The frame on the screen at ``time``; ascending times decode each frame at most once."""
         wanted = max(time, 0.0) + self._tolerance
-        if self._current is None or wanted < self._current.time or self._jump_pays(wanted):
-            self._go_to(wanted)
-        while self._next is not None and self._next.time <= wanted:
-            self._current, self._next = self._next, next(self._frames, None)
+        with self._translated():
+            if self._current is None or wanted < self._current.time or self._jump_pays(wanted):
+                self._go_to(wanted)
+            while self._next is not None and self._next.time <= wanted:
+                self._advance()
         if self._current is None:
-            raise VideoDecodeError(self.path, f"no frame can be decoded at {time:.3f} s")
+            raise VideoDecodeError(self.name, f"no frame can be decoded at {time:.3f} s")
         return self._current.frame
+
+    def _advance(self) -> None:
+        self._current = self._next
+        self._next = None if self._next is None else next(self._frames, None)
 
     def _jump_pays(self, wanted: float) -> bool:
         """Whether seeking to ``wanted`` skips frames that decoding on would have to decode."""
-        if self._next is None or not self._timed:
+        if self._next is None or not self._seekable:
             return False
         index = getattr(self._stream, "index_entries", None)  # absent from older PyAV
         if index:
@@ -304,43 +396,41 @@ class VideoReader:
 
     def _go_to(self, wanted: float) -> None:
         """Make the next frame one that is shown at or before ``wanted``, as near to it as a keyframe allows."""
-        for margin in _SEEK_MARGINS if self._timed else ():
+        for margin in _SEEK_MARGINS if self._seekable else ():
             try:
                 self._seek(max(wanted - margin, 0.0))
             except self._av.FFmpegError:
                 break
-            # Frames shown before the first keyframe may lean on others that the seek has skipped.
             frames = self._decode()
-            first = next((stamped for stamped in frames if stamped.frame.key_frame), None)
-            if first is not None and first.time <= wanted:
-                self._frames, self._current, self._next = frames, None, first
-                return
+            for stamped in itertools.takewhile(lambda stamped: stamped.time <= wanted, frames):
+                # Frames shown before the first keyframe may lean on others that the seek has skipped.
+                if stamped.frame.key_frame:
+                    self._frames, self._current, self._next = frames, None, stamped
+                    return
         self._open()
         self._next = next(self._frames, None)
 
     def _seek(self, time: float) -> None:
+        # Ends the reading of packets here: where it ended later, it would take the new one's time limit with it.
+        self._frames = iter(())
         self._file.seek(self._stamp(time), stream=self._stream)
 
     def _stamp(self, time: float) -> int:
-        return min(self._origin + int(time / self._tick), 2**62)  # a damaged header may claim any duration
+        return self._origin + int(min(time / self._tick, 2.0**61))  # a damaged header may claim any duration
 
     def _pixels(self, frame: VideoFrame) -> Tensor:
-        """uint8 RGB (3, H, W), upright. Streams that change size half-way keep the size of their first frame."""
-        width, height = self._coded_size
-        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
-        pixels = torch.from_numpy(rgb).permute(2, 0, 1)
-        turns = _quarter_turns(frame)
-        return torch.rot90(pixels, turns, dims=(1, 2)) if turns else pixels
+        with self._translated():
+            return self._to_rgb(frame)
 
     # Trouble
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """No exception of PyAV's leaves this module."""
+        """No exception of PyAV's leaves this module, nor of a file object's reading."""
         try:
             yield
-        except self._av.FFmpegError as error:
-            raise VideoDecodeError(self.path, _reason(error)) from error
+        except (self._av.FFmpegError, OSError) as error:
+            raise VideoDecodeError(self.name, reason(error)) from error
 
     def _note_damage(self, reason: str) -> None:
         """Damage is told once, and not while opening, where it may turn out to be the whole story: an error."""
@@ -350,7 +440,7 @@ class VideoReader:
 
     def _warn_of_damage(self) -> None:
         if self._damage and self._ready:
-            message = f"video {self.path!r} is damaged, using what can be decoded: {self._damage}"
+            message = f"video {self.name!r} is damaged, using what can be decoded: {self._damage}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
@@ -364,26 +454,3 @@ def require_av() -> ModuleType:
             f'reading and writing video needs PyAV ({error}): pip install "slowfast-zoo[video]"'
         ) from error
     return av
-
-
-def _check_file(path: str) -> None:
-    """Say in plain words what FFmpeg would say in its own."""
-    file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(errno.ENOENT, "no such video file", path)
-    if file.is_dir():
-        raise VideoDecodeError(path, "it is a directory, not a video file")
-    if not os.access(path, os.R_OK):
-        raise VideoDecodeError(path, "no permission to read it")
-    if file.is_file() and file.stat().st_size == 0:
-        raise VideoDecodeError(path, "the file is empty")
-
-
-def _reason(error: Exception) -> str:
-    message = getattr(error, "strerror", None) or str(error)
-    return f"not a video, or damaged ({message})" if "Invalid data" in message else message
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Counter-clockwise quarter turns (0 to 3) that make the frame upright."""
-    return round(frame.rotation / 90) % 4

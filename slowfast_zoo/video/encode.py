@@ -2,18 +2,148 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .decode import require_av
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 SUFFIXES = (".mp4", ".mkv", ".mov")
+# Seconds in which time stamps are counted: 24, 25, 30, 50 and 60 fps, their NTSC kin (23.976, ...) and milliseconds
+# are whole numbers of it.
+_TICK = Fraction(1, 120000)
+_BT601 = 6  # FFmpeg's number (SMPTE 170M) for the matrix by which RGB is converted here
+
+
+class VideoWriter:
+    """Compresses frames with H.264 (yuv420p) as they come, into a file that appears whole or not at all.
+
+    The file takes its place when the ``with`` block is left; after an exception in it, what was there before stays::
+
+        with VideoWriter("copy.mp4", reader.fps) as writer:
+            for time, frame in reader.frames():
+                writer.add(frame.permute(1, 2, 0).numpy(), time)
+
+    Args:
+        path: file to write; ``.mp4``, ``.mkv`` or ``.mov``. An existing file is replaced.
+        fps: frames per second; fractions such as ``30000 / 1001`` are kept. Only nominal if frames come with times.
+        crf: constant rate factor, 0 (lossless) to 51 (worst).
+        preset: x264's speed preset, "ultrafast" to "veryslow".
+        keyframe_interval: most frames between key frames; None is x264's own choice.
+        threads: encoder threads; 1 makes the file's bytes repeatable.
+        say_colours: note in the file by which matrix (BT.601) its colours were converted; without a note players go by
+            the size of the picture, and show large ones in slightly other colours.
+
+    Raises:
+        ValueError: for frames, a rate, a quality, a preset or a suffix that cannot be encoded.
+        FileNotFoundError: when the folder of ``path`` does not exist.
+        MissingDependencyError: PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: float | Fraction,
+        *,
+        crf: float = 23,
+        preset: str = "veryfast",
+        keyframe_interval: int | None = None,
+        threads: int = 1,
+        say_colours: bool = False,
+    ) -> None:
+        self.path = check_video_path(path)
+        if not 0 < float(fps) <= 1000:
+            raise ValueError(f"fps must lie between 0 and 1000, not {fps}")
+        if not 0 <= crf <= 51:
+            raise ValueError(f"crf must lie between 0 and 51, not {crf}")
+        self._av: Any = require_av()
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._preset, self._say_colours = preset, say_colours
+        self._options = {"crf": str(crf), "preset": preset, "threads": str(threads)}
+        if keyframe_interval is not None:
+            self._options["g"] = str(keyframe_interval)
+        self._stream: Any = None
+        self._shape: tuple[int, ...] = ()
+        self._timed = False
+        self._last = -1
+
+    def __enter__(self) -> Self:
+        self._file = whole_file(self.path)
+        self._container = self._av.open(str(self._file.__enter__()), "w")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            with contextlib.suppress(self._av.FFmpegError):
+                self._container.close()
+            self._file.__exit__(kind, error, tb)
+            return
+        with contextlib.ExitStack() as stack:
+            stack.push(self._file)
+            if self._stream is None:
+                raise ValueError(f"cannot write {self.path}: no frame was added")
+            with self._translated():
+                self._container.mux(self._stream.encode())
+                self._container.close()
+
+    def add(self, frame: NDArray[np.uint8], time: float | None = None) -> None:
+        """Add the next frame.
+
+        Args:
+            frame: uint8 RGB (H, W, 3), H and W even, the same for all frames.
+            time: second at which it is shown, later than that of the frame before; None for all frames spaces them
+                evenly.
+
+        Raises:
+            ValueError: the frame differs in kind or size from what can be encoded, or its time is not later.
+        """
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+            raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+        if self._stream is None:
+            self._start(frame.shape, timed=time is not None)
+        if frame.shape != self._shape:
+            raise ValueError(f"all frames must be of one size: this one is {frame.shape}, those before {self._shape}")
+        if self._timed != (time is not None):
+            raise ValueError("either all frames come with their times, or none")
+        picture = self._av.VideoFrame.from_ndarray(frame, format="rgb24")
+        if time is not None:
+            stamp = round(time / _TICK)
+            if stamp <= self._last:
+                raise ValueError(f"frames must come in the order of their times, but one at {time} s is not later")
+            picture.pts, picture.time_base, self._last = stamp, _TICK, stamp
+        with self._translated():
+            self._container.mux(self._stream.encode(picture))
+
+    def _start(self, shape: tuple[int, ...], *, timed: bool) -> None:
+        height, width = shape[:2]
+        if height % 2 or width % 2 or min(height, width) < 16:
+            even = f"{max(16, height - height % 2)} x {max(16, width - width % 2)}"
+            raise ValueError(f"H.264 needs even sides of 16 or more, not {height} x {width}; crop or pad to {even}")
+        self._shape, self._timed = shape, timed
+        self._stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
+        self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+        if timed:
+            self._stream.codec_context.time_base = _TICK
+        if self._say_colours:
+            self._stream.codec_context.colorspace = _BT601
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._av.FFmpegError as error:
+            raise ValueError(f"cannot encode {self.path} (preset {self._preset!r}): {error}") from error
 
 
 def write_video(
@@ -41,39 +171,38 @@ def write_video(
         ValueError: for frames, a rate, a quality, a preset or a suffix that cannot be encoded.
         FileNotFoundError: when the folder of ``path`` does not exist.
     """
-    target = Path(path)
     array = np.asarray(frames)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or len(array) == 0:
         raise ValueError(f"frames must be uint8 (T, H, W, 3) with T >= 1, not {array.dtype} {array.shape}")
-    height, width = array.shape[1:3]
-    if height % 2 or width % 2 or min(height, width) < 16:
-        even = f"{max(16, height - height % 2)} x {max(16, width - width % 2)}"
-        raise ValueError(f"H.264 needs even sides of 16 or more, not {height} x {width}; crop or pad to {even}")
-    if not 0 < float(fps) <= 1000:
-        raise ValueError(f"fps must lie between 0 and 1000, not {fps}")
-    if not 0 <= crf <= 51:
-        raise ValueError(f"crf must lie between 0 and 51, not {crf}")
+    with VideoWriter(path, fps, crf=crf, preset=preset, keyframe_interval=keyframe_interval, threads=threads) as writer:
+        for frame in array:
+            writer.add(frame)
+
+
+def check_video_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a video that can be written, known before the work that leads up to it.
+
+    Raises:
+        ValueError: the suffix names no container.
+        FileNotFoundError: the folder is not there.
+    """
+    target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"cannot write {target.name!r}: the suffix must be one of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}")
+    return target
 
-    av: Any = require_av()
-    options = {"crf": str(crf), "preset": preset, "threads": str(threads)}
-    if keyframe_interval is not None:
-        options["g"] = str(keyframe_interval)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A temporary file beside another, of the same suffix, whose place it takes unless an exception is raised."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
     os.close(handle)
+    temporary = Path(name)
     try:
-        with av.open(temporary, "w") as container:
-            stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            for frame in array:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except av.FFmpegError as error:
-        raise ValueError(f"cannot encode {target} (preset {preset!r}): {error}") from error
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,11 +1,28 @@
-"""Which moments of a video a clip is made of. Everything is in seconds: the frames are found by time (``decode``)."""
+"""Which moments of a video a clip is made of. Everything is in seconds: the frames are found by time (``decode``).
+
+Projects that count frames place their clips by their own rules; :func:`clip_indices` has those, as frame indices, and
+:func:`sample_clips` turns them into times.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 # The rate at which the paper's temporal strides are counted (Kinetics videos resampled to 30 fps).
 SOURCE_FPS = 30.0
+
+# How clips can be placed, as a weights record names it (``clip_sampling``).
+CONVENTIONS = ("uniform", "pyslowfast", "mmaction2", "gluoncv", "segments")
+
+# Those of them that count the video's own frames.
+_BY_FRAME = ("pyslowfast", "mmaction2", "gluoncv")
+
+# Sums of seconds are off by rounding; less of a video than this is none.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -15,14 +32,16 @@ class ClipSpan:
     Attributes:
         start: second at which it begins.
         end: second at which it ends, at most the end of the video.
-        times: the moments of its frames, in seconds, ascending.
-        short: the video ends before the last of them, so that its last frame is repeated.
+        times: the moments of its frames, in seconds, ascending unless ``looped``.
+        short: the video ends before the last of them, so that its last frame is repeated, or the video starts again.
+        looped: the video starts again where it ends before the clip does.
     """
 
     start: float
     end: float
     times: tuple[float, ...]
     short: bool
+    looped: bool = False
 
 
 def clip_starts(duration: float, clip_seconds: float, clips: int) -> list[float]:
@@ -37,10 +56,8 @@ def clip_starts(duration: float, clip_seconds: float, clips: int) -> list[float]
     Raises:
         ValueError: an argument is not positive.
     """
-    if not duration > 0 or not clip_seconds > 0:
-        raise ValueError(f"duration and clip length must be positive, got {duration} s and {clip_seconds} s")
-    if clips < 1:
-        raise ValueError(f"clips must be at least 1, got {clips}")
+    _check_positive(duration=duration, clip_seconds=clip_seconds)
+    _check_counts(clips=clips)
     room = duration - clip_seconds
     if room <= 0:
         return [0.0]
@@ -71,32 +88,271 @@ def whole_video(duration: float, clip_frames: int) -> ClipSpan:
     Raises:
         ValueError: an argument is not positive.
     """
-    if not duration > 0 or clip_frames < 1:
-        raise ValueError(f"duration and clip_frames must be positive, got {duration} s and {clip_frames}")
-    times = tuple(duration * (index + 0.5) / clip_frames for index in range(clip_frames))
-    return ClipSpan(0.0, duration, times, short=False)
+    _check_positive(duration=duration)
+    _check_counts(clip_frames=clip_frames)
+    return ClipSpan(0.0, duration, _spread(0.0, duration, clip_frames), short=False)
 
 
 def sample_clips(
-    duration: float, clips: int = 10, *, clip_frames: int, clip_stride: int, fps: float = SOURCE_FPS
+    duration: float,
+    clips: int = 10,
+    *,
+    clip_frames: int,
+    clip_stride: int,
+    fps: float = SOURCE_FPS,
+    convention: str = "uniform",
+    video_fps: float | None = None,
+    use_offset: bool = False,
 ) -> list[ClipSpan]:
-    """Clips spread evenly over a video (the paper's inference, section 4: 10 of them).
+    """Clips spread over a video for testing (the paper, section 4: 10 of them).
 
     Args:
         duration: length of the video in seconds.
-        clips: how many (one only if the video is no longer than a clip, see :func:`clip_starts`).
+        clips: how many; a single one is centred ("pyslowfast" without ``use_offset`` and "gluoncv" put it at the
+            beginning). Where all would be copies of one, as in a video no longer than a clip, it is given once.
+        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_stride: distance between them in frames at ``fps``; for "mmaction2" and "gluoncv" in frames of the video.
+        fps: the frame rate in which strides are counted, not that of the video.
+        convention: who says where clips lie. "uniform": evenly from the first possible place to the last, by time.
+            "pyslowfast", "mmaction2", "gluoncv": the frames that the project takes, see :func:`clip_indices`.
+            "segments": one clip of the whole video, see :func:`whole_video`.
+        video_fps: the video's own frame rate, which the projects' rules count in; ``fps`` if not given.
+        use_offset: PySlowFast's ``DATA.USE_OFFSET_SAMPLING``.
+
+    Raises:
+        ValueError: an argument is not positive, or an unknown convention.
+    """
+    _check_convention(convention, CONVENTIONS)
+    _check_positive(duration=duration, fps=fps)
+    _check_counts(clips=clips, clip_frames=clip_frames, clip_stride=clip_stride)
+    if convention == "segments":
+        return [whole_video(duration, clip_frames)]
+    if convention == "uniform":
+        length = clip_frames * clip_stride / fps
+        return [_span(start, duration, clip_frames, clip_stride, fps) for start in clip_starts(duration, length, clips)]
+    video_fps = fps if video_fps is None else video_fps
+    _check_positive(video_fps=video_fps)
+    video_frames = max(round(duration * video_fps), 1)
+    placed = clip_indices(
+        video_frames,
+        clips,
+        clip_frames=clip_frames,
+        clip_stride=clip_stride,
+        convention=convention,
+        video_fps=video_fps,
+        target_fps=fps,
+        use_offset=use_offset,
+    )
+    # Some of the clips may coincide and not all of them: then each counts in the average as often as upstream.
+    if all(indices == placed[0] for indices in placed):
+        placed = placed[:1]
+    covered = _frames_covered(clip_frames, clip_stride, convention, video_fps, fps)
+    short = int(covered) > video_frames
+    looped = short and convention == "mmaction2"
+    spans = []
+    for indices in placed:
+        end = duration if short else min((indices[-1] + 1) / video_fps, duration)
+        times = tuple(min((index + 0.5) / video_fps, end) for index in indices)
+        spans.append(ClipSpan(indices[0] / video_fps, end, times, short, looped))
+    return spans
+
+
+def clip_indices(
+    video_frames: int,
+    clips: int = 10,
+    *,
+    clip_frames: int,
+    clip_stride: int,
+    convention: str,
+    video_fps: float = SOURCE_FPS,
+    target_fps: float = SOURCE_FPS,
+    use_offset: bool = False,
+) -> list[list[int]]:
+    """The frames that a project's own test takes of a video, for every clip, also where clips coincide.
+
+    - "pyslowfast" (``get_start_end_idx`` and ``temporal_sampling`` in slowfast/datasets/decoder.py): the clip is as
+      long as at ``target_fps``; clip i of n starts at i / n of the room that is left, or with ``use_offset`` at a
+      multiple of a whole number of frames, from the first possible place to the last, and a single one in the middle.
+      Frames past the end are the last one.
+    - "mmaction2" (``SampleFrames`` in mmaction/datasets/transforms/loading.py, in test mode): every
+      ``clip_stride``-th frame of the video itself, clips from the first possible place to the last, a single one in
+      the middle. Past the end the video starts again.
+    - "gluoncv" (``VideoClsDataset`` in gluoncv/torch/data/video_cls/dataset_classification.py, in test mode): likewise,
+      but clips start at frames that are a multiple of ``clip_stride``, and the last such frame is repeated. Upstream
+      cannot take a single clip (it divides by zero); here it is the first.
+
+    Args:
+        video_frames: frames in the video.
+        clips: how many.
+        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_stride: distance between them.
+        convention: "pyslowfast", "mmaction2" or "gluoncv".
+        video_fps: the video's frame rate; only "pyslowfast" heeds it.
+        target_fps: the frame rate in which "pyslowfast" counts ``clip_stride``.
+        use_offset: PySlowFast's ``DATA.USE_OFFSET_SAMPLING``.
+
+    Returns:
+        For each clip the indices of its frames, from 0.
+
+    Raises:
+        ValueError: an argument is not positive, or a convention that does not count frames.
+    """
+    _check_convention(convention, _BY_FRAME)
+    _check_counts(video_frames=video_frames, clips=clips, clip_frames=clip_frames, clip_stride=clip_stride)
+    _check_positive(video_fps=video_fps, target_fps=target_fps)
+    if convention == "gluoncv":
+        kept = range(0, video_frames, clip_stride)
+        step = max((len(kept) - clip_frames) / max(clips - 1, 1), 0)
+        starts = [int(clip * step) for clip in range(clips)]
+        return [[kept[min(start + frame, len(kept) - 1)] for frame in range(clip_frames)] for start in starts]
+    covered = _frames_covered(clip_frames, clip_stride, convention, video_fps, target_fps)
+    room = max(video_frames - covered, 0)
+    if convention == "mmaction2":
+        step = room / max(clips - 1, 1)
+        starts = [round(clip * step) for clip in range(clips)] if clips > 1 else [int(room // 2)]
+        return [[(start + frame * clip_stride) % video_frames for frame in range(clip_frames)] for start in starts]
+    placed = []
+    for clip in range(clips):
+        if not use_offset:
+            start = room * clip / clips
+        else:
+            start = math.floor(room / 2) if clips == 1 else clip * math.floor(room / (clips - 1))
+        # Upstream's single precision decides on which side of a whole number an index falls.
+        along = torch.linspace(start, start + covered - 1, clip_frames, dtype=torch.float32, device="cpu")
+        placed.append(along.clamp(0, video_frames - 1).long().tolist())
+    return placed
+
+
+def random_clip(
+    duration: float,
+    *,
+    clip_frames: int,
+    clip_stride: int,
+    fps: float = SOURCE_FPS,
+    generator: torch.Generator | None = None,
+) -> ClipSpan:
+    """A clip from anywhere in a video, for training (the paper, section 4.1); every place is as likely.
+
+    Args:
+        duration: length of the video in seconds. A video no longer than a clip gives its beginning.
         clip_frames: frames in a clip, those of the Fast pathway.
         clip_stride: distance between them in frames at ``fps``.
         fps: the frame rate in which strides are counted, not that of the video.
+        generator: source of the random number; torch's own (``torch.manual_seed``) if not given.
 
     Raises:
         ValueError: an argument is not positive.
     """
-    if clip_frames < 1 or clip_stride < 1 or not fps > 0:
-        raise ValueError(f"clip_frames, clip_stride and fps must be positive, got {clip_frames}, {clip_stride}, {fps}")
-    length = clip_frames * clip_stride / fps
+    _check_positive(duration=duration, fps=fps)
+    _check_counts(clip_frames=clip_frames, clip_stride=clip_stride)
+    room = max(duration - clip_frames * clip_stride / fps, 0.0)
+    device = "cpu" if generator is None else generator.device
+    place = float(torch.rand((), dtype=torch.float64, device=device, generator=generator))
+    return _span(place * room, duration, clip_frames, clip_stride, fps)
+
+
+def sliding_windows(
+    duration: float, *, window: float, stride: float, clip_frames: int, cover_end: bool = False
+) -> list[ClipSpan]:
+    """Windows of one length that begin at 0, ``stride``, 2 ``stride``, ... seconds, as long as a whole one fits.
+
+    Args:
+        duration: length of the video in seconds. A video shorter than a window is one window, and ``short``.
+        window: length of a window in seconds.
+        stride: seconds from the beginning of one to that of the next.
+        clip_frames: frames taken of each, at equal distances from its beginning on; like those of :func:`frame_times`,
+            each is taken in its middle.
+        cover_end: add one that ends with the video if some of it would be left over.
+
+    Raises:
+        ValueError: an argument is not positive.
+    """
+    _check_positive(duration=duration, window=window, stride=stride)
+    _check_counts(clip_frames=clip_frames)
+    room = duration - window
+    if room < -_ROUNDING:
+        return [ClipSpan(0.0, duration, _window_times(0.0, window, clip_frames), short=True)]
+    starts = [index * stride for index in range(math.floor((room + _ROUNDING) / stride) + 1)]
+    if cover_end and starts[-1] < room - _ROUNDING:
+        starts.append(room)
+    return [
+        ClipSpan(start, min(start + window, duration), _window_times(start, window, clip_frames), short=False)
+        for start in starts
+    ]
+
+
+def keyframe_clips(
+    duration: float, times: Sequence[float], *, clip_frames: int, clip_stride: int, fps: float = SOURCE_FPS
+) -> list[ClipSpan]:
+    """One clip around each key frame, as action detection has them (section 5 of the paper).
+
+    The key frame is frame ``clip_frames // 2`` of its clip (PySlowFast, slowfast/datasets/utils.py, ``get_sequence``;
+    MMAction2, ``SampleAVAFrames``). What lies before the video's beginning or after its end is its first or last frame.
+
+    Args:
+        duration: length of the video in seconds.
+        times: the key frames, in seconds.
+        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_stride: distance between them in frames at ``fps``.
+        fps: the frame rate in which strides are counted.
+
+    Raises:
+        ValueError: an argument is not positive, or a key frame lies outside the video.
+    """
+    _check_positive(duration=duration, fps=fps)
+    _check_counts(clip_frames=clip_frames, clip_stride=clip_stride)
     spans = []
-    for start in clip_starts(duration, length, clips):
-        times = tuple(frame_times(start, clip_frames, clip_stride, fps))
-        spans.append(ClipSpan(start, min(start + length, duration), times, short=times[-1] >= duration))
+    for time in times:
+        if not 0 <= time <= duration:
+            raise ValueError(f"a key frame at {time} s lies outside the video, which is {duration:.3f} s long")
+        step, first = clip_stride / fps, clip_frames // 2
+        moments = tuple(min(max(time + (i - first) * step, 0.0), duration) for i in range(clip_frames))
+        begin, end = time - first * step, time + (clip_frames - first) * step
+        spans.append(ClipSpan(max(begin, 0.0), min(end, duration), moments, short=end - begin > duration))
     return spans
+
+
+def _span(start: float, duration: float, clip_frames: int, clip_stride: int, fps: float) -> ClipSpan:
+    times = tuple(frame_times(start, clip_frames, clip_stride, fps))
+    end = min(start + clip_frames * clip_stride / fps, duration)
+    return ClipSpan(start, end, times, short=times[-1] >= duration)
+
+
+def _spread(start: float, seconds: float, clip_frames: int) -> tuple[float, ...]:
+    """The middles of ``clip_frames`` equal parts of ``seconds`` from ``start`` on."""
+    return tuple(start + seconds * (index + 0.5) / clip_frames for index in range(clip_frames))
+
+
+def _window_times(start: float, window: float, clip_frames: int) -> tuple[float, ...]:
+    """``clip_frames`` moments, each half a frame behind the beginning of one of the window's equal parts."""
+    part = window / clip_frames
+    return tuple(start + part * index + min(part, 1 / SOURCE_FPS) / 2 for index in range(clip_frames))
+
+
+def _frames_covered(clip_frames: int, clip_stride: int, convention: str, video_fps: float, target_fps: float) -> float:
+    """Length of a clip in frames of the video."""
+    if convention == "pyslowfast":
+        return max(clip_stride * clip_frames / target_fps * video_fps, 1.0)
+    return (clip_frames - 1) * clip_stride + 1
+
+
+def _check_convention(convention: str, known: tuple[str, ...]) -> None:
+    if convention not in known:
+        hint = ""
+        if convention == "keyframe":
+            hint = ": a clip around the frame whose boxes are given is not sampled"
+        elif convention in CONVENTIONS:
+            hint = ", which goes by time and has no frame indices: sample_clips places its clips"
+        raise ValueError(f"convention must be one of {', '.join(known)}; got {convention!r}{hint}")
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def _check_counts(**values: int) -> None:
+    for name, value in values.items():
+        if not value >= 1 or value % 1:
+            raise ValueError(f"{name} must be at least 1 and a whole number, got {value}")

@@ -1,0 +1,136 @@
+"""Measure the detector of moving objects on the 300 held-out scenes, from their H.264 files; write record and table.
+
+    python benchmarks/objects/evaluate.py DATA --page docs/objects.md
+
+Each video goes through the library's ActionDetector like any user's: one key frame in its middle, the objects' boxes
+given, no mirroring. A detection is a box with the score of a class; it is right if an object of that class has a box
+whose IoU with it is at least 0.5, as in AVA's frame mAP. DATA holds the weights that train.py wrote (DATA/models) and
+the videos of data.py (DATA/heldout); with ``--weights`` another file is measured. With ``--page`` the table between
+that page's markers is rewritten from the record; ``--table-only`` does just this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+import torchvision
+from data import PARTS, read_truth
+from tqdm import tqdm
+from train import NAME
+
+import slowfast_zoo
+from slowfast_zoo.inference.detector import ActionDetector
+from slowfast_zoo.inference.metrics import average_precision, measure
+from slowfast_zoo.video.objects import OBJECT_ACTIONS
+
+START, END = "<!-- objects table: written by benchmarks/objects/evaluate.py -->", "<!-- end of objects table -->"
+
+
+def middle_scores(detect: ActionDetector, path: Path) -> tuple[torch.Tensor, list[int]]:
+    """Scores (N, classes) of the objects in the frame in a video's middle, and their classes."""
+    truth = read_truth(path)
+    frame = len(truth.boxes) // 2
+    seen = truth.visible[frame]
+    found = detect(path, {(frame + 0.5) / truth.fps: truth.boxes[frame][seen]})
+    return found[0].probabilities, truth.labels[seen].tolist()
+
+
+def evaluate(data: Path, weights: Path) -> dict[str, Any]:
+    model = slowfast_zoo.create_model(NAME, num_classes=len(OBJECT_ACTIONS), checkpoint_path=weights)
+    detect = ActionDetector(model, labels=OBJECT_ACTIONS)
+    videos = sorted((data / "heldout").glob("*.mp4"))
+    first, count = PARTS["heldout"]
+    if len(videos) != count:
+        raise SystemExit(f"{len(videos)} held-out videos instead of {count}: make them with data.py first")
+    results = [middle_scores(detect, path) for path in tqdm(videos, mininterval=10)]
+    scores = torch.cat([rows for rows, _ in results]).numpy()
+    classes = [index for _, labels in results for index in labels]
+    confusion = np.zeros((len(OBJECT_ACTIONS),) * 2, dtype=int)
+    np.add.at(confusion, (classes, scores.argmax(axis=1)), 1)
+    # Each box is its own ground truth and overlaps no other by half, so matching by IoU changes nothing.
+    positives = np.eye(len(OBJECT_ACTIONS), dtype=bool)[classes]
+    precisions = average_precision(scores, positives)
+    whole = measure(scores, [[index] for index in classes], OBJECT_ACTIONS, multi_label=True).mean_average_precision
+    assert whole is not None
+    training = weights.with_suffix(".json")
+    return {
+        "what": "detection of object actions in generated videos the network has not seen, read from H.264 files",
+        "command": "python benchmarks/objects/evaluate.py DATA",
+        "videos": len(videos),
+        "boxes": len(classes),
+        "views": f"one clip of 16 frames around the middle, shorter side {detect.transform.scale}, boxes given",
+        "heldout_seeds": [first, first + count - 1],
+        "classes": list(OBJECT_ACTIONS),
+        "frame_map": round(100 * whole.value, 2),
+        "interval_95": [round(100 * whole.low, 2), round(100 * whole.high, 2)],
+        "top1": round(100 * float(confusion.trace() / confusion.sum()), 2),
+        "per_class": {
+            name: {"boxes": int(n), "ap": round(100 * float(p), 2)}
+            for name, n, p in zip(OBJECT_ACTIONS, confusion.sum(axis=1), precisions, strict=True)
+        },
+        "confusion": confusion.tolist(),
+        "machine": machine(),
+        "training_data": json.loads((data / "train.json").read_text()),
+        "training": json.loads(training.read_text()) if training.exists() else None,
+    }
+
+
+def machine() -> dict[str, Any]:
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    versions = {module.__name__: module.__version__ for module in (torch, torchvision, np, av, slowfast_zoo)}
+    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The classes as a Markdown table."""
+    lines = ["| Class | boxes | average precision | most often taken for |", "|---|---:|---:|---|"]
+    for i, name in enumerate(record["classes"]):
+        row = [0 if i == j else n for j, n in enumerate(record["confusion"][i])]
+        taken = f"`{record['classes'][int(np.argmax(row))]}` ({max(row)})" if max(row) else ""
+        found = record["per_class"][name]
+        lines.append(f"| `{name}` | {found['boxes']} | {found['ap']:.1f} % | {taken} |")
+    low, high = record["interval_95"]
+    lines.append(f"| **all** | {record['boxes']} | **{record['frame_map']:.1f} %** ({low:.1f} to {high:.1f}) | |")
+    return "\n".join(lines)
+
+
+def write_table(text: str, page: Path) -> None:
+    """Put ``text`` between the markers of a page."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(START)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise SystemExit(f"{page} lacks the markers {START!r} and {END!r}")
+    page.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--weights", type=Path, help="DATA/models/objects.safetensors when not given")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/objects.json"))
+    parser.add_argument("--page", type=Path, help="Markdown page whose table is to be rewritten")
+    parser.add_argument("--table-only", action="store_true", help="rewrite the table from an existing record")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if not args.table_only:
+        weights = args.weights or args.data / "models" / "objects.safetensors"
+        args.out.write_text(json.dumps(evaluate(args.data, weights), indent=1) + "\n")
+    record = json.loads(args.out.read_text())
+    if args.page:
+        write_table(table(record), args.page)
+    print(table(record))
+
+
+if __name__ == "__main__":
+    main()

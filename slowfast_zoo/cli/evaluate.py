@@ -1,0 +1,247 @@
+"""``slowfast-zoo evaluate``: a network's accuracy on a list of labelled videos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .videos import add_network_options, crops, network_options
+
+if TYPE_CHECKING:
+    from slowfast_zoo.inference.evaluate import Evaluation
+    from slowfast_zoo.inference.metrics import ClassResult
+
+_SHOWN = 10  # classes and pairs of classes
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model's accuracy on labelled videos",
+        description="Classify the videos of a list by the paper's protocol and compare with their labels: top-1, "
+        "top-5 and mean class accuracy, or mean average precision where a video has several labels. An interrupted "
+        "evaluation goes on when the command is given again. Under torchrun, processes share the videos. Videos that "
+        "cannot be read are told of and left out; the exit code is then 2.",
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="a CSV file with a header that has the columns path and label, or lines of path,label or of a path, a "
+        "space and a label; labels are class names or indices, several are separated by ;",
+    )
+    parser.add_argument("--root", metavar="DIR", help="folder that the paths start from (default: that of DATASET)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N videos")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--multi-label",
+        action="store_true",
+        default=None,
+        help="videos have sets of labels (default: if the model was trained so, or if any has several)",
+    )
+    kind.add_argument(
+        "--single-label", action="store_false", dest="multi_label", help="each video must have exactly one label"
+    )
+    parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
+    parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
+    parser.add_argument(
+        "--crops",
+        type=crops,
+        choices=(1, 3, "full"),
+        help="crops of a clip, or the full frame (default: what suits the weights, else the paper's 3)",
+    )
+    parser.add_argument(
+        "--sampling",
+        choices=("uniform", "pyslowfast", "mmaction2", "gluoncv", "segments"),
+        help="where clips lie: evenly, or as that library places them (default: the weights' own)",
+    )
+    add_network_options(parser)
+    parser.add_argument("--per-class", action="store_true", help="print the whole table of classes, not only the worst")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--results",
+        metavar="FILE",
+        help="each video's scores, a line of JSON each, from which the command goes on (default: in the current "
+        "folder, named after DATASET, model and views: val.MODEL.10x3.results.jsonl); several processes write "
+        "FILE.rank0, FILE.rank1, ...",
+    )
+    files.add_argument("--output", metavar="FILE", help="the same as --json prints")
+    files.add_argument("--confusion", metavar="FILE", help="a picture of which class was taken for which")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print; in several processes, only the first prints."""
+    from slowfast_zoo.inference.classifier import VideoClassifier
+    from slowfast_zoo.inference.confusion import save_confusion_plot
+    from slowfast_zoo.inference.evaluate import evaluate, has_sets, views_of
+    from slowfast_zoo.inference.plot import check_plot_path
+    from slowfast_zoo.video.dataset import read_dataset
+
+    with open(args.dataset, "rb"):  # before a network is loaded, not after
+        pass
+    if args.confusion:
+        check_plot_path(args.confusion)
+    if args.output and not Path(args.output).parent.is_dir():
+        raise FileNotFoundError(f"no folder to write into: {Path(args.output).parent}")
+    with _processes() as rank:
+        classifier = VideoClassifier(args.model, sampling=args.sampling, **{**network_options(args), **_device(args)})
+        multi_label = (has_sets(classifier, ()) or None) if args.multi_label is None else args.multi_label
+        entries = read_dataset(args.dataset, classifier.labels, root=args.root, multi_label=multi_label)
+        multi_label = has_sets(classifier, entries) if multi_label is None else multi_label
+        if args.confusion and multi_label:
+            raise ValueError("--confusion is for videos with one label each, but here they have sets of labels")
+        views = views_of(classifier, args.clips, args.crops)
+        results = args.results or _results_name(args, classifier.name, *views)
+        with _between_bars():
+            evaluation = evaluate(
+                classifier,
+                entries,
+                clips=args.clips,
+                crops=args.crops,
+                multi_label=multi_label,
+                limit=args.limit,
+                results=results,
+                on_error=_tell,
+                progress=True,
+            )
+        if rank:
+            return 0  # a failure of one makes torchrun end the others, perhaps before the first has written its files
+        report = json.dumps({"dataset": args.dataset, **evaluation.to_dict()}, indent=2)
+        print(report if args.json else as_text(args.dataset, evaluation, whole=args.per_class), flush=True)
+        print(f"each video's scores are in {results}{'.rank*' if rank is not None else ''}", file=sys.stderr)
+        if args.output:
+            _write(Path(args.output), report + "\n")
+            print(f"wrote {args.output}", file=sys.stderr)
+        if args.confusion:
+            save_confusion_plot(evaluation, args.confusion)
+            print(f"wrote {args.confusion}", file=sys.stderr)
+    return 2 if evaluation.skipped else 0
+
+
+def as_text(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str:
+    """The numbers with their intervals, then the classes that do worst, or all, and the pairs confused most often."""
+    shown = [entry for entry in evaluation.classes if entry.videos]
+    skipped = f", {len(evaluation.skipped)} skipped" if evaluation.skipped else ""
+    numbers = {
+        "top-1": evaluation.top1,
+        "top-5": evaluation.top5 if len(evaluation.classes) > 5 else None,
+        "mean class accuracy": evaluation.mean_class_accuracy,
+        "mean average precision": evaluation.mean_average_precision,
+    }
+    rows = [("", "", "95 % interval")]
+    for name, number in numbers.items():
+        if number is not None:
+            low, high = 100 * number.low, 100 * number.high
+            rows.append((name, f"{100 * number.value:.2f} %", f"{low:.2f} to {high:.2f} %"))
+    blocks = [
+        f"{dataset}: {evaluation.videos} videos of {len(shown)} classes{skipped}\n"
+        f"{evaluation.model}, {evaluation.dtype}, {evaluation.views}",
+        _table(rows),
+    ]
+    worst = shown if whole else [entry for entry in evaluation.worst(_SHOWN) if entry.value != 1]
+    if worst:
+        value = "average precision" if evaluation.multi_label else "recognised"
+        heading = "class" if whole else "worst classes"
+        title = (heading, "videos", value, "" if evaluation.multi_label else "taken for")
+        blocks.append(_table([title, *map(_class_row, worst)]))
+    totals = {entry.label: entry.videos for entry in shown}
+    pairs = evaluation.most_confused(_SHOWN)
+    if pairs:
+        table = [(label, f"{count} of {totals[label]}", other) for label, other, count in pairs]
+        blocks.append(_table([("confused most often", "videos", "taken for"), *table]))
+    return "\n\n".join(blocks)
+
+
+def _class_row(entry: ClassResult) -> tuple[str, ...]:
+    taken_for = ", ".join(f"{label} {count}" for label, count in entry.taken_for[:3])
+    more = len(entry.taken_for) - 3
+    return (
+        entry.label,
+        str(entry.videos),
+        "" if entry.value is None else f"{100 * entry.value:.1f} %",
+        taken_for + (f", and {more} more" if more > 0 else ""),
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns in line: the first and the last to the left, the others, which are numbers, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *numbers, last in rows:
+        right = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
+        lines.append("  " + "   ".join((first.ljust(widths[0]), *right, last)).rstrip())
+    return "\n".join(lines)
+
+
+@contextmanager
+def _processes() -> Iterator[int | None]:
+    """This process's number among those that torchrun started; None without torchrun."""
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        yield None
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")  # only scores are exchanged, and they are on the CPU
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(args: argparse.Namespace) -> dict[str, str]:
+    """A GPU for each of torchrun's processes, where there are some."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or args.device not in (None, "cuda") or not torch.cuda.is_available():
+        return {}
+    return {"device": f"cuda:{local}"}
+
+
+def _results_name(args: argparse.Namespace, model: str, clips: int, crops: int | str) -> str:
+    """Different for all that is usually varied."""
+    varied = [args.sampling] if args.sampling else []
+    varied += [args.dtype] if args.dtype not in (None, "float32") else []
+    name = ".".join([Path(args.dataset).stem, model, f"{clips}x{crops}", *varied])
+    return re.sub(r"[^\w.-]+", "_", name) + ".results.jsonl"
+
+
+@contextmanager
+def _between_bars() -> Iterator[None]:
+    """Warnings do not garble a progress bar."""
+    from tqdm import tqdm
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def between(*args: Any, **kwargs: Any) -> None:
+            with tqdm.external_write_mode(sys.stderr):
+                show(*args, **kwargs)
+
+        warnings.showwarning = between
+        yield
+
+
+def _tell(_: str, error: Exception) -> None:
+    from tqdm import tqdm
+
+    from . import in_one_line
+
+    tqdm.write(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
+
+
+def _write(path: Path, text: str) -> None:
+    from slowfast_zoo.video.encode import whole_file
+
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,282 @@
+"""From videos to the network's outputs: decoding in threads beside the network, batches of views, bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_zoo.errors import VideoDecodeError
+from slowfast_zoo.video import ClipSpan, ClipTransform, VideoInput, VideoSource, open_video, video_name
+
+OnError = Callable[[VideoInput, Exception], None]
+
+# What allocators say that raise no exception of their own: PyTorch's for the CPU, oneDNN's, C++.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "could not create a memory object", "bad_alloc")
+_POLL = 0.1  # seconds after which a waiting thread looks whether it is still needed
+
+
+@dataclass
+class Scored:
+    """A video that has been through the network.
+
+    Attributes:
+        index: its position among the videos.
+        name: how results name it.
+        duration: its length in seconds.
+        spans: its clips.
+        rows: the outputs for its views, each float32 (D,) on the CPU: clip by clip, and crop by crop in a clip.
+    """
+
+    index: int
+    name: str
+    duration: float
+    spans: Sequence[ClipSpan]
+    rows: list[Tensor] = field(default_factory=list)
+
+    def by_clip(self) -> Tensor:
+        """(clips, views of a clip, D)."""
+        return torch.stack(self.rows).view(len(self.spans), -1, len(self.rows[0]))
+
+
+@dataclass(frozen=True)
+class _View:
+    """(C, T, H, W) on the way from a decoder to the network."""
+
+    scored: Scored
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class _Failed:
+    index: int
+    video: VideoInput
+    error: Exception
+
+
+class BatchRunner:
+    """Runs a function of the network over views, as many at once as fit.
+
+    Attributes:
+        size: views that go through the network at once; halved, with a warning, when they do not fit in memory.
+    """
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        self._model = model
+        self.size = size
+
+    @torch.inference_mode()
+    def __call__(self, function: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
+        """float32 outputs (N, D) on the CPU, for views (N, C, T, H, W).
+
+        Raises:
+            MemoryError: a single view does not fit in memory.
+        """
+        parameter = next(self._model.parameters())
+        rows: list[Tensor] = []
+        while (done := sum(map(len, rows))) < len(views):
+            few = views[done : done + self.size]
+            try:
+                rows.append(function(few.to(device=parameter.device, dtype=parameter.dtype)).float().cpu())
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(len(few), tuple(views.shape[1:]), parameter.device, error)
+        return torch.cat(rows)
+
+    def _shrink(self, tried: int, shape: tuple[int, ...], device: torch.device, error: Exception) -> None:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tried == 1:
+            raise MemoryError(
+                f"a single view of shape {shape} does not fit in the memory of {device}: "
+                "use a smaller network, a smaller crop or dtype=torch.bfloat16"
+            ) from error
+        self.size = tried // 2
+        warnings.warn(
+            f"{tried} views of shape {shape} do not fit in the memory of {device}: going on with {self.size} at once",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+class ViewBar:
+    """A progress bar over views whose number is learnt on the way; shown on a terminal after two seconds."""
+
+    def __init__(self, show: bool) -> None:
+        self._show = show
+
+    def __enter__(self) -> None:
+        if self._show:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=0, unit="view", delay=2, leave=False, disable=None)
+
+    def __exit__(self, *_: object) -> None:
+        if self._show:
+            self._bar.close()
+
+    def expect(self, views: int) -> None:
+        """So many more will come."""
+        if self._show:
+            self._bar.total += views
+
+    def advance(self, views: int) -> None:
+        """So many more are done."""
+        if self._show:
+            self._bar.update(views)
+
+
+def score_videos(
+    videos: Iterable[VideoInput],
+    spans_of: Callable[[VideoSource], Sequence[ClipSpan]],
+    transform: ClipTransform,
+    score: Callable[[Tensor], Tensor],
+    run: BatchRunner,
+    *,
+    workers: int = 1,
+    fps: float | None = None,
+    on_error: OnError | None = None,
+    on_views: Callable[[int], None] | None = None,
+) -> Iterator[Scored]:
+    """Decodes videos in threads, and gives them to the network as batches in which videos may be mixed.
+
+    A decoder waits while two batches wait for the network, so that memory does not grow with the length of a video or
+    the number of videos.
+
+    Args:
+        videos: read lazily, one for each free thread.
+        spans_of: which clips of an open video to see.
+        transform: the weights' own; its ``crops`` decides how many views a clip has.
+        score: views (N, C, T, H, W) -> (N, D).
+        run: calls it.
+        workers: decoding threads; each opens one video at a time. With one, the batches are the same in every run.
+        fps: frame rate of arrays and folders of images.
+        on_error: called with a video that cannot be read, in the order of the videos, which is then left out; without
+            it the exception is raised.
+        on_views: called with the number of views whenever some have been through the network.
+
+    Yields:
+        The videos in the order given.
+    """
+    clips = 2 * run.size // (3 if transform.crops == 3 else 1)
+    found: queue.Queue[Scored | list[_View] | _Failed | BaseException | None] = queue.Queue(max(2, clips))
+    given_up = threading.Event()
+    source, lock = enumerate(videos), threading.Lock()
+
+    def put(item: Any) -> None:
+        while not given_up.is_set():
+            with contextlib.suppress(queue.Full):
+                return found.put(item, timeout=_POLL)
+        raise _GivenUpError
+
+    def decode_all() -> None:
+        while True:
+            with lock:
+                index, video = next(source, (-1, None))
+            if index < 0:
+                return put(None)
+            try:
+                with open_video(video, fps=fps) as reader:
+                    scored = Scored(index, video_name(video), reader.duration, spans_of(reader))
+                    for clip in reader.clips_at([span.times for span in scored.spans], transform.resize):
+                        put([_View(scored, view) for view in transform.views(clip)])
+                put(scored)
+            except (VideoDecodeError, OSError) as error:
+                put(_Failed(index, video, error))
+
+    def decode() -> None:
+        try:
+            decode_all()
+        except _GivenUpError:
+            pass
+        except BaseException as error:  # whatever it is belongs to the caller, who waits in another thread
+            with contextlib.suppress(_GivenUpError):
+                put(error)
+
+    threads = [threading.Thread(target=decode, name=f"slowfast-zoo decoder {n}", daemon=True) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield from _in_order(_scored(found, workers, score, run, on_views), on_error)
+    finally:
+        given_up.set()
+        for thread in threads:
+            thread.join()
+
+
+class _GivenUpError(Exception):
+    """Nobody wants the rest."""
+
+
+def _scored(
+    found: queue.Queue[Any],
+    workers: int,
+    score: Callable[[Tensor], Tensor],
+    run: BatchRunner,
+    on_views: Callable[[int], None] | None,
+) -> Iterator[Scored | _Failed]:
+    """Videos and failures as they come, each video when the last of its clips has been through the network."""
+    waiting: list[_View] = []  # at most a batch, unless a clip has more views than that
+    decoded: list[Scored] = []  # videos whose last views are among those
+
+    def flush(count: int) -> Iterator[Scored]:
+        """The first ``count`` views go through the network."""
+        batch, waiting[:count] = waiting[:count], []
+        for view, row in zip(batch, run(score, torch.stack([view.pixels for view in batch])), strict=True):
+            view.scored.rows.append(row)
+        if on_views is not None:
+            on_views(len(batch))
+        while decoded and not any(view.scored is decoded[0] for view in waiting):
+            yield decoded.pop(0)
+
+    while workers:
+        item = found.get()
+        if item is None:
+            workers -= 1
+        elif isinstance(item, BaseException):
+            raise item
+        elif isinstance(item, _Failed):
+            yield item
+        elif isinstance(item, Scored):
+            decoded.append(item)
+            while decoded and not any(view.scored is decoded[0] for view in waiting):
+                yield decoded.pop(0)
+        else:
+            if waiting and waiting[0].pixels.shape != item[0].pixels.shape:
+                yield from flush(len(waiting))
+            waiting += item
+            while len(waiting) >= run.size:
+                yield from flush(run.size)
+    if waiting:
+        yield from flush(len(waiting))
+
+
+def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> Iterator[Scored]:
+    """The videos in the order of their indices; failures told, or raised, in that order too."""
+    early: dict[int, Scored | _Failed] = {}
+    wanted = 0
+    for item in items:
+        early[item.index] = item
+        while wanted in early:
+            ready = early.pop(wanted)
+            wanted += 1
+            if isinstance(ready, Scored):
+                yield ready
+            elif on_error is None:
+                raise ready.error
+            else:
+                on_error(ready.video, ready.error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        sign in str(error) for sign in _OUT_OF_MEMORY
+    )

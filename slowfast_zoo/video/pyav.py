@@ -1,0 +1,84 @@
+"""What reading files and reading streams with PyAV have in common."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+
+# FFmpeg's numbers: BT.709, FCC, SMPTE 240M and BT.2020; BT.601; JPEG's range.
+_MATRICES = (1, 4, 7, 9)
+_BT601 = 5
+_FULL_RANGE = 2
+
+
+class ToRgb:
+    """Turns decoded frames into uint8 RGB (3, H, W), upright, on one thread, without alpha.
+
+    The matrix and range are those that a frame is tagged with, and BT.601 and limited range where it is not. Streams
+    that change size half-way keep the size of the first frame given.
+    """
+
+    def __init__(self, av: ModuleType) -> None:
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._settings: dict[str, Any] = {"format": "rgb24"}
+        self._minds_tags = int(av.__version__.split(".")[0]) >= 17
+        if self._minds_tags:
+            self._settings["threads"] = 1  # otherwise one for each core
+
+    def __call__(self, frame: VideoFrame) -> Tensor:
+        """The pixels of a frame."""
+        self._settings.setdefault("width", frame.width)
+        self._settings.setdefault("height", frame.height)
+        rgb = self._reformatter.reformat(frame, **self._settings, **self._tags(frame)).to_ndarray()
+        pixels = torch.from_numpy(rgb).permute(2, 0, 1)
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        return pixels if matrix is None else _upright(pixels, *struct.unpack_from("=5i", bytes(matrix)))
+
+    def _tags(self, frame: VideoFrame) -> dict[str, int]:
+        """What an older PyAV has to be told: that a frame is not as it takes all of them to be."""
+        if self._minds_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
+            return {}
+        return {"src_colorspace": frame.colorspace, "dst_colorspace": _BT601, "src_color_range": frame.color_range}
+
+
+def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The packets of a stream from the present position on."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except IndexError:  # a packet of a stream that PyAV did not see when it opened the file; go on behind it
+            packets = container.demux(stream)
+            continue
+        if packet is None:
+            return
+        yield packet
+
+
+def reason(error: Exception, late: bool = False) -> str:
+    """What FFmpeg says, in words for whoever has the video; ``late`` if a time limit had passed by then."""
+    message = getattr(error, "strerror", None) or str(error)
+    if late or "Immediate exit" in message:
+        return "no data came in time"
+    if "Invalid data" in message:
+        return f"not a video, or damaged ({message})"
+    return "it breaks off" if message == "End of file" else message
+
+
+def _upright(pixels: Tensor, a: int, b: int, _: int, c: int, d: int) -> Tensor:
+    """(3, H, W) as a player shows them by a matrix that takes a point (x, y) to (ax + cy, bx + dy)."""
+    mirrored, turns = a * d < b * c, round(-2 * math.atan2(b, a) / math.pi) % 4
+    return torch.rot90(pixels.flip(1) if mirrored else pixels, turns, dims=(1, 2))

@@ -1,0 +1,351 @@
+"""What a video may be given as, and what all readers of one have in common.
+
+A video is a file, an array or a folder of images; whatever it is, its frames are asked for by the second at which they
+are shown, so that nothing above this module has to know.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slowfast_zoo.errors import VideoDecodeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+VideoFile = str | os.PathLike[str] | bytes | BinaryIO
+VideoInput = VideoFile | NDArray[Any] | Tensor
+
+# What a folder of images is searched for; anything else in it is left alone.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_Frame = TypeVar("_Frame")
+
+
+class VideoSource(Protocol):
+    """Frames by time. Times are seconds from the first frame; the frame at a time is the one on the screen then.
+
+    Attributes:
+        name: the video as the caller named it (:func:`video_name`).
+        duration: seconds from the first frame to the end of the last one.
+        fps: nominal frame rate.
+        width: width of the frames, in pixels.
+        height: height of the frames, in pixels.
+        frames_decoded: how often a frame was decoded so far.
+    """
+
+    name: str
+    duration: float
+    fps: float
+    width: int
+    height: int
+    frames_decoded: int
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Let go of the video; frames already returned stay valid."""
+
+    def frames_at(self, times: Sequence[float]) -> Tensor:
+        """The frames shown at some times: uint8 RGB (T, 3, H, W)."""
+
+    def clips_at(
+        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        """Several clips, (T, 3, H, W) each; ``transform`` is applied once to each frame (3, H, W) in them."""
+
+    def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
+        """All frames in order from the one shown at ``start`` on: the second, and uint8 RGB (3, H, W)."""
+
+
+def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2) -> VideoSource:
+    """Open a video of any kind for reading frames by time.
+
+    Args:
+        video: a path or URL of a video file, the path of a folder of images (in the natural order of their names), the
+            content of a file as bytes, a file opened in binary mode, or uint8 RGB frames (T, H, W, 3) as an array or
+            tensor.
+        fps: frames per second; needed for an array, 30 unless given for a folder of images, and without effect on a
+            file, which says itself when a frame is shown.
+        threads: decoder threads at most, for files.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VideoDecodeError: the file cannot be decoded, or the folder holds no images.
+        TypeError: ``video`` is none of these.
+        ValueError: an array of another shape or type, or ``fps`` missing or out of range.
+        MissingDependencyError: PyAV is not installed (files only).
+    """
+    if isinstance(video, (np.ndarray, Tensor)):
+        if fps is None:
+            raise ValueError("an array of frames carries no frame rate: give fps=")
+        return FrameSequence(video, fps)
+    if isinstance(video, (str, os.PathLike)) and os.path.isdir(video):
+        return FrameSequence.from_folder(video, 30.0 if fps is None else fps)
+    from .decode import VideoReader  # builds on this module, and is not needed for arrays
+
+    return VideoReader(video, threads=threads)
+
+
+def video_name(video: VideoInput) -> str:
+    """How results and errors name a video: as the caller did, or "<bytes>", "<file>" or "<array>" without a name."""
+    if isinstance(video, (np.ndarray, Tensor)):
+        return "<array>"
+    if isinstance(video, (bytes, bytearray, memoryview)):
+        return "<bytes>"
+    if isinstance(video, (str, os.PathLike)):
+        return os.fspath(video)
+    if hasattr(video, "read"):
+        name = getattr(video, "name", None)
+        return name if isinstance(name, str) else "<file>"
+    raise TypeError(
+        "expected a video as a path, URL, bytes, binary file object or uint8 array or tensor (T, H, W, 3), "
+        f"got {type(video).__name__}"
+    )
+
+
+class FrameSequence:
+    """Frames at a constant rate, from memory or from a folder of images, read by time like a video file.
+
+    Frame i is on the screen from second ``i / fps`` to ``(i + 1) / fps``. The attributes and methods are those of
+    :class:`VideoSource`.
+
+    Args:
+        frames: uint8 RGB (T, H, W, 3), an array or a tensor on any device. It is not copied.
+        fps: frames per second.
+
+    Raises:
+        ValueError: frames of another shape or type, or a rate that is not above 0.
+    """
+
+    def __init__(self, frames: NDArray[Any] | Tensor, fps: float) -> None:
+        shape = tuple(frames.shape)
+        if frames.dtype not in (np.uint8, torch.uint8) or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
+            raise ValueError(f"frames must be uint8 RGB (T, H, W, 3) with T >= 1, not {frames.dtype} {shape}")
+        self._start("<array>", len(frames), fps, lambda index: _pixels(frames[index]))
+        self.height, self.width = shape[1:3]
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str], fps: float = 30.0) -> Self:
+        """The images of a folder in the natural order of their names (2 before 10), each read when it is asked for.
+
+        All must be of the size of the first; its orientation tag is applied, alpha is left out.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            VideoDecodeError: it holds no images, or, while reading, one that cannot be read or is of another size.
+            ValueError: a rate that is not above 0.
+        """
+        name = os.fspath(folder)
+        if not os.path.isdir(name):
+            raise FileNotFoundError(errno.ENOENT, "no such folder of images", name)
+        try:
+            entries = [entry for entry in Path(name).iterdir() if not entry.name.startswith(".")]
+        except OSError as error:
+            raise VideoDecodeError(name, error.strerror or str(error)) from error
+        images = sorted((entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+        if not images:
+            raise VideoDecodeError(name, f"the folder holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        self = cls.__new__(cls)
+        first = _read_image(images[0], name)
+        self.height, self.width = first.shape[1:]
+
+        def load(index: int) -> Tensor:
+            image = _read_image(images[index], name)
+            if image.shape != first.shape:
+                height, width = image.shape[1:]
+                sizes = f"{width} x {height}, the first image {self.width} x {self.height}"
+                raise VideoDecodeError(name, f"{images[index].name} is {sizes}: all must have one size")
+            return image
+
+        self._start(name, len(images), fps, load)
+        self.frames_decoded = 1
+        return self
+
+    def _start(self, name: str, count: int, fps: float, load: Callable[[int], Tensor]) -> None:
+        if not 0 < fps < float("inf"):
+            raise ValueError(f"fps must be a number above 0, not {fps}")
+        self.name = name
+        self.fps = float(fps)
+        self.duration = count / self.fps
+        self.frames_decoded = 0
+        self._count = count
+        self._load: Callable[[int], Tensor] | None = load
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"FrameSequence({self.name!r}: {self.width} x {self.height}, {self._count} frames at {self.fps:.4g} fps)"
+
+    def close(self) -> None:
+        """Let go of the frames. May be called twice."""
+        self._load = None
+
+    def frames_at(self, times: Sequence[float]) -> Tensor:
+        """Frames at some times, as :meth:`VideoReader.frames_at <slowfast_zoo.video.VideoReader.frames_at>`."""
+        return next(self.clips_at([times]))
+
+    def clips_at(
+        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        """Several clips, as :meth:`VideoReader.clips_at <slowfast_zoo.video.VideoReader.clips_at>`."""
+
+        def pixels(index: int) -> Tensor:
+            return self._frame(index) if transform is None else transform(self._frame(index))
+
+        return in_one_pass(clips, self._index_at, pixels)
+
+    def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
+        """All frames in order, as :meth:`VideoReader.frames <slowfast_zoo.video.VideoReader.frames>`."""
+        for index in range(self._index_at(start), self._count):
+            yield index / self.fps, self._frame(index)
+
+    def _index_at(self, time: float) -> int:
+        # i / fps, rounded, must not lie before frame i.
+        return int(min(max((time + 1e-6) * self.fps, 0.0), self._count - 1))
+
+    def _frame(self, index: int) -> Tensor:
+        if self._load is None:
+            raise ValueError(f"the frames of {self.name!r} are closed")
+        self.frames_decoded += 1
+        return self._load(index)
+
+
+def in_one_pass(
+    clips: Sequence[Sequence[float]], frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
+) -> Iterator[Tensor]:
+    """Clips from frames that are asked for in ascending order of time, each once.
+
+    Args:
+        clips: for each clip the times of its frames.
+        frame_at: the frame on the screen at a time, the same object or number if it is the same frame.
+        pixels: what a clip holds of a frame; called once for each.
+
+    Returns:
+        For each clip, in the order given, the pixels of its frames, stacked.
+
+    Raises:
+        ValueError: there is a clip without times, or a time that is no number.
+    """
+    if not all(len(times) for times in clips):
+        raise ValueError("a clip needs at least one time")
+    if any(math.isnan(time) for times in clips for time in times):
+        raise ValueError("a time of a clip is not a number")
+    return _clips(clips, frame_at, pixels)
+
+
+def _clips(
+    clips: Sequence[Sequence[float]], frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
+) -> Iterator[Tensor]:
+    uses = Counter(time for times in clips for time in times)
+    held: dict[float, Tensor] = {}
+    pending = iter(sorted(uses))
+    last: tuple[_Frame, Tensor] | None = None
+    for times in clips:
+        while not all(time in held for time in times):
+            time = next(pending)
+            frame = frame_at(time)
+            if last is None or frame != last[0]:
+                last = frame, pixels(frame)
+            held[time] = last[1]
+        yield torch.stack([held[time] for time in times])
+        uses.subtract(times)
+        for time in set(times):
+            if not uses[time]:
+                del held[time]
+
+
+def readable(video: VideoFile) -> str | BinaryIO:
+    """A file as it is opened: its path or URL, or a file object that can seek, neither of them obviously no video.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VideoDecodeError: it is empty, a folder, a device or not ours to read.
+        TypeError: it is no file, or opened in text mode.
+    """
+    name = video_name(video)
+    if isinstance(video, (str, os.PathLike)):
+        if "://" not in name:
+            _check_path(name)
+        return name
+    if isinstance(video, (bytes, bytearray, memoryview)):
+        file: BinaryIO = io.BytesIO(video)
+    elif isinstance(video, (np.ndarray, Tensor)):
+        raise TypeError(f"expected a video file, got an array ({type(video).__name__}): open_video reads those")
+    elif not isinstance(video.read(0), bytes):
+        raise TypeError(f"the file object {name!r} must be opened in binary mode")
+    else:
+        file = video if video.seekable() else io.BytesIO(video.read())
+    if file.seek(0, os.SEEK_END) == 0:
+        raise VideoDecodeError(name, "the file is empty")
+    return file
+
+
+def _check_path(path: str) -> None:
+    """Say in plain words what FFmpeg would say in its own."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a null character
+        raise FileNotFoundError(errno.ENOENT, "no such video file", path) from None
+    except OSError as error:
+        raise VideoDecodeError(path, error.strerror or str(error)) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise VideoDecodeError(path, "it is a directory, not a video file")
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoDecodeError(path, "it is a device or a pipe, which LiveReader reads, not a video file")
+    if not os.access(path, os.R_OK):
+        raise VideoDecodeError(path, "no permission to read it")
+    if status.st_size == 0:
+        raise VideoDecodeError(path, "the file is empty")
+
+
+def _natural(path: Path) -> tuple[list[Any], str]:
+    """Sorts numbers in names by their value."""
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
+
+
+def _pixels(frame: NDArray[Any] | Tensor) -> Tensor:
+    """(3, H, W) on the CPU from (H, W, 3), sharing its memory where that is possible."""
+    if isinstance(frame, np.ndarray):
+        # A tensor can be neither read-only nor mirrored.
+        plain = frame.flags.writeable and min(frame.strides) >= 0
+        frame = torch.from_numpy(frame if plain else frame.copy())
+    return frame.cpu().permute(2, 0, 1)
+
+
+def _read_image(path: Path, folder: str) -> Tensor:
+    """uint8 RGB (3, H, W)."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8, not scale them
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoDecodeError(folder, f"its image {path.name} cannot be read ({error})") from error
