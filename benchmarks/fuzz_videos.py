@@ -12,6 +12,7 @@ the same files. Needs Linux.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
@@ -69,7 +70,16 @@ SEEDS: dict[str, dict[str, Any]] = {
 
 def valid_files(folder: Path) -> dict[str, bytes]:
     """A small file of each kind that this PyAV can write."""
-    return {name: write(folder / name, **spec) for name, spec in SEEDS.items()}
+    import av
+
+    files = {}
+    for name, spec in SEEDS.items():
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            files[name] = write(folder / name, **spec)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    return files
 
 
 def write(

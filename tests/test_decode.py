@@ -27,6 +27,7 @@ from slowfast_zoo.video import VideoReader, sample_clips
 from slowfast_zoo.video.pyav import ToRgb
 
 B_FRAMES = {"g": "12", "bf": "3"}
+JPEG: dict[str, Any] = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
 X265 = {"x265-params": "log-level=none:keyint=20"}
 VP9 = {"g": "15", "deadline": "realtime", "cpu-used": "8"}
 AV1 = {"g": "15", "preset": "10", "crf": "20"}
@@ -68,9 +69,9 @@ FILES: dict[str, dict[str, Any]] = {
     "mpeg4.mp4": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
     "mpeg4.ts": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
     "mpeg2.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
-    "motion_jpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "motion_jpeg.mov": JPEG,
     "motion_jpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj422p"},
-    "motion_jpeg.mkv": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "motion_jpeg.mkv": JPEG,
     "raw.h264": {"fps": 25},
     "animation_alpha.mov": {"codec": "qtrle", "pix_fmt": "argb"},
     "prores_alpha.mov": {"codec": "prores_ks", "pix_fmt": "yuva444p10le"},
@@ -209,6 +210,15 @@ def test_gray_is_gray(tmp_path: Path, pix_fmt: str) -> None:
     assert torch.equal(frame[0], frame[1])
     assert torch.equal(frame[0], frame[2])
     assert frame[0, 60:90, 10:50].mean() == pytest.approx(0.299 * 220, abs=8)
+
+
+def test_a_size_that_changes_stays_that_of_the_first_frame(tmp_path: Path) -> None:
+    # Streams of pictures may be joined as they are.
+    parts = [write_video(tmp_path / f"{width}.mjpeg", 4, width=width, height=96, **JPEG) for width in (128, 192, 64)]
+    (tmp_path / "joined.mjpeg").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with VideoReader(tmp_path / "joined.mjpeg") as reader:
+        assert [read_code(frame) for _, frame in reader.frames()] == 3 * [0, 1, 2, 3]
+        assert reader.frames_at([0.0, reader.duration]).shape == (2, 3, 96, 128)
 
 
 def test_what_is_transparent_keeps_its_colours(tmp_path: Path) -> None:
@@ -401,13 +411,21 @@ def bad_files(folder: Path) -> dict[str, Path]:
         (folder / name).write_bytes(content)
     (folder / "folder.mp4").mkdir()
     write_audio_only(folder / "audio.mp4")
+    for name, codec in (("no_frames.mp4", "libx264"), ("no_frames.mkv", "mpeg4"), ("no_frames.avi", "mpeg4")):
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream(codec, rate=30)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            container.start_encoding()
     return {path.name: path for path in folder.iterdir() if path.name != "whole.mp4"}
 
 
 def test_what_is_no_video_is_told_with_path_and_reason(tmp_path: Path) -> None:
     reasons = {"empty.mp4": "empty", "folder.mp4": "directory", "audio.mp4": "only audio"}
     for name, path in bad_files(tmp_path).items():
-        with pytest.raises(VideoDecodeError, match=reasons.get(name, "not a video, or damaged")) as caught:
+        usual = (
+            "no frame can be decoded|no video stream|breaks off" if "no_frames" in name else "not a video, or damaged"
+        )
+        with pytest.raises(VideoDecodeError, match=reasons.get(name, usual)) as caught:
             VideoReader(path)
         assert caught.value.path == str(path)
         assert name in str(caught.value)

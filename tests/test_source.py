@@ -102,6 +102,7 @@ def test_every_kind_of_video_is_read_alike(given: tuple[Any, str, float | None])
         assert frames.dtype == torch.uint8
         assert frames.shape == (4, 3, 96, 128)
         assert codes(frames) == EXPECTED
+        assert torch.equal(source.frames_at(torch.tensor(TIMES)), frames)  # type: ignore[arg-type]
         before = source.frames_decoded
         clips = list(source.clips_at([[0.5, 0.5, 0.7], [0.7, 0.1]], lambda frame: frame.float() / 255))
         assert [codes(255 * clip) for clip in clips] == [[15, 15, 21], [21, 3]]
@@ -211,6 +212,8 @@ def test_threads_are_bounded(video: Path, threads: int) -> None:
         source.frames_at(TIMES)
         started = running() - before
     assert len(started) == (0 if threads == 1 else threads)
+    with pytest.raises(ValueError, match="threads must be at least 1, not 0"):
+        open_video(video, threads=0)
     gc.collect()  # some versions of PyAV have cycles
     assert not running() & started
 

@@ -35,7 +35,7 @@ from slowfast_zoo.weights.tensors import save_state_dict
 
 NAME, START = "slowfast_tiny_4x8_det", "slowfast_tiny_4x8.motion"
 MEAN, STD = 0.45, 0.225
-STAGES = ((0.6, 112), (0.4, 144))  # share of the clips, and their shorter side; tests have the last
+STAGES = ((0.6, 112), (0.4, 160))  # share of the clips, and their shorter side; tests have the last
 MIRRORED = (("move_left", "move_right"), ("spin_clockwise", "spin_counterclockwise"))
 REVERSED = (*MIRRORED, ("move_up", "move_down"), ("approach", "recede"))
 
@@ -172,7 +172,7 @@ def train(data: Path, total: int, batch: int, rate: float, seed: int) -> tuple[n
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--clips", type=int, default=5_000, help="clips seen, repetitions counted")
+    parser.add_argument("--clips", type=int, default=4_000, help="clips seen, repetitions counted")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""``slowfast-zoo evaluate``: a network's accuracy on a list of labelled videos."""
+"""``slowfast-zoo evaluate``: a network's accuracy on a list of labelled videos, and the frame mAP of detections."""
 
 from __future__ import annotations
 
@@ -17,26 +17,44 @@ from .videos import add_network_options, crops, network_options
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference.evaluate import Evaluation
+    from slowfast_zoo.inference.frame_map import FrameMAP
     from slowfast_zoo.inference.metrics import ClassResult
 
 _SHOWN = 10  # classes and pairs of classes
+_MODEL = "slowfast_tiny_4x8.motion"
+# Options of one task alone, by their names in argparse.
+_OF_TASK = {
+    "classify": (
+        *("multi_label", "root", "limit", "model", "clips", "crops", "sampling", "device", "dtype", "batch_size"),
+        *("workers", "results", "confusion"),
+    ),
+    "ava": ("detections", "labels", "exclude", "iou", "protocol"),
+}
 
 
 def add_command(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = commands.add_parser(
         "evaluate",
-        help="measure a model's accuracy on labelled videos",
+        help="measure a model's accuracy on labelled videos, or the frame mAP of detections",
         description="Classify the videos of a list by the paper's protocol and compare with their labels: top-1, "
         "top-5 and mean class accuracy, or mean average precision where a video has several labels. An interrupted "
         "evaluation goes on when the command is given again. Under torchrun, processes share the videos. Videos that "
-        "cannot be read are told of and left out; the exit code is then 2.",
+        "cannot be read are told of and left out; the exit code is then 2. With --task ava, compare detections with "
+        "ground truth, both in AVA's format: frame mAP.",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("classify", "ava"),
+        default="classify",
+        help="classify the videos of DATASET, or measure --detections (default: %(default)s)",
     )
     parser.add_argument(
         "dataset",
         metavar="DATASET",
         help="a CSV file with a header that has the columns path and label, or lines of path,label or of a path, a "
-        "space and a label; labels are class names or indices, several are separated by ;",
+        "space and a label; labels are class names or indices, several are separated by ;. With --task ava the ground "
+        "truth: lines of video,second,x1,y1,x2,y2,action, boxes from 0 to 1",
     )
     parser.add_argument("--root", metavar="DIR", help="folder that the paths start from (default: that of DATASET)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N videos")
@@ -50,7 +68,7 @@ def add_command(commands: Any) -> None:
     kind.add_argument(
         "--single-label", action="store_false", dest="multi_label", help="each video must have exactly one label"
     )
-    parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
+    parser.add_argument("--model", help=f"pretrained model (default: {_MODEL})")
     parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
     parser.add_argument(
         "--crops",
@@ -66,6 +84,23 @@ def add_command(commands: Any) -> None:
     add_network_options(parser)
     parser.add_argument("--per-class", action="store_true", help="print the whole table of classes, not only the worst")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
+    ava = parser.add_argument_group("--task ava")
+    ava.add_argument(
+        "--detections",
+        metavar="FILE",
+        help="lines of video,second,x1,y1,x2,y2,action,score, as slowfast-zoo detect --csv writes them",
+    )
+    ava.add_argument(
+        "--labels", metavar="FILE", help="the classes that count, AVA's label map .pbtxt (default: AVA's 60)"
+    )
+    ava.add_argument("--exclude", metavar="FILE", help="key frames that do not count, lines of video,second")
+    ava.add_argument("--iou", type=float, help="least overlap of a detection with the box it finds (default: 0.5)")
+    ava.add_argument(
+        "--protocol",
+        choices=("pyslowfast", "mmaction2", "activitynet"),
+        help="in which order a frame's detections have their turn: as they come; by score; by score, and only the 50 "
+        "best, as in the AVA challenge (default: pyslowfast)",
+    )
     files = parser.add_argument_group("files")
     files.add_argument(
         "--results",
@@ -81,6 +116,37 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; in several processes, only the first prints."""
+    for task, options in _OF_TASK.items():
+        given = [name for name in options if getattr(args, name) is not None]
+        if given and task != args.task:
+            option = "single-label" if given[0] == "multi_label" and not args.multi_label else given[0]
+            raise ValueError(f"--{option.replace('_', '-')} is for --task {task}, and this is --task {args.task}")
+    if args.output and not Path(args.output).parent.is_dir():
+        raise FileNotFoundError(f"no folder to write into: {Path(args.output).parent}")
+    return _measure_detections(args) if args.task == "ava" else _classify(args)
+
+
+def _measure_detections(args: argparse.Namespace) -> int:
+    from slowfast_zoo.inference.ava import read_ava_csv, read_exclusions, read_label_map
+    from slowfast_zoo.inference.frame_map import frame_map
+
+    if args.detections is None:
+        raise ValueError("--task ava needs --detections FILE, such as slowfast-zoo detect --csv FILE writes")
+    settings = {name: getattr(args, name) for name in ("iou", "protocol") if getattr(args, name) is not None}
+    result = frame_map(
+        read_ava_csv(args.dataset),
+        read_ava_csv(args.detections, detections=True),
+        read_label_map(args.labels) if args.labels else None,
+        read_exclusions(args.exclude) if args.exclude else (),
+        **settings,
+    )
+    report = json.dumps({"dataset": args.dataset, "detections_file": args.detections, **result.to_dict()}, indent=2)
+    print(report if args.json else _as_ava_text(result, whole=args.per_class))
+    _write_report(args, report)
+    return 0
+
+
+def _classify(args: argparse.Namespace) -> int:
     from slowfast_zoo.inference.classifier import VideoClassifier
     from slowfast_zoo.inference.confusion import save_confusion_plot
     from slowfast_zoo.inference.evaluate import evaluate, has_sets, views_of
@@ -91,10 +157,9 @@ def run(args: argparse.Namespace) -> int:
         pass
     if args.confusion:
         check_plot_path(args.confusion)
-    if args.output and not Path(args.output).parent.is_dir():
-        raise FileNotFoundError(f"no folder to write into: {Path(args.output).parent}")
     with _processes() as rank:
-        classifier = VideoClassifier(args.model, sampling=args.sampling, **{**network_options(args), **_device(args)})
+        options = {**network_options(args), **_device(args)}
+        classifier = VideoClassifier(args.model or _MODEL, sampling=args.sampling, **options)
         multi_label = (has_sets(classifier, ()) or None) if args.multi_label is None else args.multi_label
         entries = read_dataset(args.dataset, classifier.labels, root=args.root, multi_label=multi_label)
         multi_label = has_sets(classifier, entries) if multi_label is None else multi_label
@@ -119,9 +184,7 @@ def run(args: argparse.Namespace) -> int:
         report = json.dumps({"dataset": args.dataset, **evaluation.to_dict()}, indent=2)
         print(report if args.json else as_text(args.dataset, evaluation, whole=args.per_class), flush=True)
         print(f"each video's scores are in {results}{'.rank*' if rank is not None else ''}", file=sys.stderr)
-        if args.output:
-            _write(Path(args.output), report + "\n")
-            print(f"wrote {args.output}", file=sys.stderr)
+        _write_report(args, report)
         if args.confusion:
             save_confusion_plot(evaluation, args.confusion)
             print(f"wrote {args.confusion}", file=sys.stderr)
@@ -160,6 +223,18 @@ def as_text(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str
         table = [(label, f"{count} of {totals[label]}", other) for label, other, count in pairs]
         blocks.append(_table([("confused most often", "videos", "taken for"), *table]))
     return "\n\n".join(blocks)
+
+
+def _as_ava_text(result: FrameMAP, *, whole: bool) -> str:
+    """The mean, then the classes found worst and best, or all in the order of their numbers."""
+    if not whole:
+        return str(result)
+    rows = [("class", "boxes", "average precision", "")]
+    for entry in result.classes:
+        value = "" if entry.value is None else f"{100 * entry.value:.2f} %"
+        rows.append((entry.label, str(entry.boxes), value, ""))
+    head, *_ = str(result).partition("\n\n")
+    return "\n\n".join([head, _table(rows), *(f"note: {note}" for note in result.notes())])
 
 
 def _class_row(entry: ClassResult) -> tuple[str, ...]:
@@ -240,8 +315,10 @@ def _tell(_: str, error: Exception) -> None:
     tqdm.write(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_report(args: argparse.Namespace, report: str) -> None:
     from slowfast_zoo.video.encode import whole_file
 
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if args.output:
+        with whole_file(Path(args.output)) as temporary:
+            temporary.write_text(report + "\n", encoding="utf-8")
+        print(f"wrote {args.output}", file=sys.stderr)

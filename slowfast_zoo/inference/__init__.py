@@ -6,6 +6,7 @@ from .detector import ActionDetector, Detections, KeyFrame
 from .evaluate import Evaluation, evaluate
 from .plot import check_plot_path, save_prediction_plot
 from .render import render_video
+from .render_boxes import render_detections
 from .results import ClipPrediction, Features, Prediction, Timeline, describe_views
 from .timeline_plot import save_timeline_plot
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_plot_path",
     "describe_views",
     "evaluate",
+    "render_detections",
     "render_video",
     "save_confusion_plot",
     "save_prediction_plot",

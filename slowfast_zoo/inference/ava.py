@@ -64,8 +64,12 @@ class AvaBoxes:
     scores: NDArray[np.float64] = field(repr=False)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[str, int, Any, int, float]]) -> AvaBoxes:
-        """Put rows together: video, whole second, box, action and score of each, as in :class:`AvaRow`."""
+    def from_rows(cls, rows: Iterable[tuple[str, float, Any, int, float]]) -> AvaBoxes:
+        """Put rows together: video, second, box, action and score of each, as in :class:`AvaRow`.
+
+        Raises:
+            ValueError: a second is not whole, or a box has not four numbers.
+        """
         frames: dict[str, int] = {}
         places, boxes, actions, scores = array("q"), array("d"), array("q"), array("d")
         for video, timestamp, box, action, score in rows:
@@ -73,6 +77,8 @@ class AvaBoxes:
             boxes.extend(box)
             actions.append(action)
             scores.append(score)
+        if len(boxes) != 4 * len(places):
+            raise ValueError("every box must be four numbers, x1, y1, x2, y2")
         return cls(
             tuple(frames),
             np.array(places, np.int64),
@@ -92,9 +98,13 @@ class AvaBoxes:
             yield AvaRow(video, int(second), tuple(box), action, score)
 
 
-def frame_key(video: str, timestamp: int) -> str:
-    """How AVA's tools name a key frame: the video and the second, ``"video,0902"``."""
-    return f"{video},{timestamp:04d}"
+def frame_key(video: str, timestamp: float) -> str:
+    """How AVA's tools name a key frame: the video and the second, ``"video,0902"``.
+
+    Raises:
+        ValueError: the second is not whole.
+    """
+    return f"{video},{_whole(video, timestamp):04d}"
 
 
 def ava_classes() -> dict[int, str]:
@@ -190,16 +200,18 @@ def write_ava_csv(path: str | os.PathLike[str], rows: Iterable[tuple[str, float,
             x1, y1, x2, y2 = box
             if not math.isfinite(x1 + y1 + x2 + y2 + score):
                 raise ValueError(f"{video}, second {timestamp}: the box {tuple(box)} or score {score} is not finite")
-            if timestamp != (second := round(timestamp)):
-                raise ValueError(f"{video}: AVA's key frames are at whole seconds, not at {timestamp}")
             corners = [f"{corner:.3f}" for corner in (x1, y1, x2, y2)]
-            writer.writerow((video, f"{second:04d}", *corners, int(action), f"{score:.4f}"))
+            writer.writerow((video, f"{_whole(video, timestamp):04d}", *corners, int(action), f"{score:.4f}"))
+
+
+def _whole(video: str, timestamp: float) -> int:
+    if timestamp != (second := round(timestamp)):
+        raise ValueError(f"{video}: AVA's key frames are at whole seconds, not at {timestamp}")
+    return second
 
 
 def _rows(source: Path, detections: bool) -> Iterator[AvaRow]:
     for line, cells in _lines(source):
-        if len(cells) > 2 and not any(cells[2:]):
-            continue
         try:
             video, second, x1, y1, x2, y2, action, *last = cells
             if len(last) > 1:
@@ -207,6 +219,8 @@ def _rows(source: Path, detections: bool) -> Iterator[AvaRow]:
             box = float(x1), float(y1), float(x2), float(y2)
             row = AvaRow(video, int(second), box, int(action or 0), float(last[0]) if detections else 1.0)
         except (ValueError, IndexError):
+            if len(cells) > 2 and not any(cells[2:]):
+                continue
             wanted = "action,score" if detections else "action,person"
             raise ValueError(
                 f"{source}, line {line}: expected video,second,x1,y1,x2,y2,{wanted}, got {','.join(cells)!r}"
@@ -219,9 +233,12 @@ def _rows(source: Path, detections: bool) -> Iterator[AvaRow]:
 def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each line that is not empty."""
     rows = csv.reader(io.StringIO(_text(source)))
-    for cells in rows:
-        if cells:
-            yield rows.line_num, cells
+    try:
+        for cells in rows:
+            if cells:
+                yield rows.line_num, cells
+    except csv.Error as error:
+        raise ValueError(f"{source}, line {rows.line_num}: {error}; is a quotation mark out of place?") from error
 
 
 def _text(source: Path) -> str:

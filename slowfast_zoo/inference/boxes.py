@@ -14,6 +14,8 @@ from torch import Tensor
 
 GivenBoxes = Mapping[float, Any]  # seconds -> (N, 4) or (N, 5)
 
+_NAMED = 8  # videos in a message
+
 
 def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool = True) -> Tensor:
     """Boxes as float32 (N, 5): pixels x1, y1, x2, y2 inside the frame, and a confidence, 1 unless given.
@@ -65,7 +67,8 @@ def read_boxes(path: str | os.PathLike[str], video: str, size: tuple[int, int]) 
         size: width and height of the frame in pixels.
 
     Returns:
-        (N, 5) for each second, in the order of time; boxes that stand in several rows (one for each action) once.
+        (N, 4) or (N, 5) for each second, in the order of time; boxes that stand in several rows, one for each action,
+        once.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -95,5 +98,14 @@ def _table(rows: Any) -> Tensor:
 def _from_csv(file: Path, video: str, size: tuple[int, int]) -> dict[float, Tensor]:
     from .ava import read_ava_csv
 
-    rows = [row for row in read_ava_csv(file)]
-    raise NotImplementedError
+    rows = read_ava_csv(file)
+    found: dict[int, dict[tuple[float, ...], None]] = {}
+    for row in rows:
+        if row.video == video:
+            found.setdefault(row.timestamp, {})[row.box] = None
+    if not found:
+        names = list(dict.fromkeys(row.video for row in rows))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise ValueError(f"{file} holds no boxes of {video!r}, only of {', '.join(names[:_NAMED]) or 'nobody'}{more}")
+    scale = torch.tensor([*size, *size])
+    return {float(second): torch.tensor(list(boxes)) * scale for second, boxes in sorted(found.items())}

@@ -200,7 +200,8 @@ def frame_map(
 
 def _chosen(boxes: AvaBoxes, names: Mapping[int, str], exclusions: Collection[str]) -> AvaBoxes:
     """The rows that count."""
-    excluded = np.array([key in exclusions for key in boxes.frames], bool)
+    keys = frozenset(exclusions)
+    excluded = np.array([key in keys for key in boxes.frames], bool)
     return _taken(boxes, np.isin(boxes.actions, list(names)) & ~excluded[boxes.places])
 
 
@@ -224,13 +225,13 @@ def _turns(found: AvaBoxes, by_score: bool, limit: int | None) -> NDArray[np.int
     _, first, frame = np.unique(found.places, return_index=True, return_inverse=True)
     appearance = first[frame]
     keys = (-found.scores, appearance) if by_score else (appearance,)
-    turns: NDArray[np.int64] = np.lexsort(keys)
+    turns = np.lexsort(keys)
     if limit is not None:
         starts = np.searchsorted(appearance[turns], appearance[turns])
         turns = turns[np.arange(len(turns)) - starts < limit]
     x1, y1, x2, y2 = found.boxes[turns].T
-    turns = turns[(x1 < x2) & (y1 < y2)]
-    return turns
+    kept: NDArray[np.int64] = turns[(x1 < x2) & (y1 < y2)]
+    return kept
 
 
 def _places_in(truth: AvaBoxes, found: AvaBoxes) -> NDArray[np.int64]:

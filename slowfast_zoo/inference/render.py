@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,12 @@ from .timeline_plot import clock
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
+Draw = Callable[[NDArray[np.uint8], float], None]  # into a frame (H, W, 3), in place, at a second
+
+DIMMED = 0.35  # what lies under letters lets through of the picture
+WHITE, PALE = (255, 255, 255), (205, 205, 205)
+_TRACK = (95, 95, 95)
 _LEGIBLE = 11  # pixels of the smallest letters
-_DIMMED = 0.35  # what the bar lets through of the picture
-_WHITE, _TRACK, _PALE = (255, 255, 255), (95, 95, 95), (205, 205, 205)
 _QUALITY = 20  # letters want more of it than pictures
 _THREADS = 4  # of the encoder; each holds a few frames
 
@@ -55,10 +59,35 @@ def render_video(
         VideoDecodeError: the video can no longer be decoded.
         MissingDependencyError: matplotlib, with whose font is written, or PyAV is not installed.
     """
+    render_frames(
+        timeline, path, video, lambda height, width: _Caption(timeline, height, width).write, progress=progress
+    )
+
+
+def render_frames(
+    result: Any,
+    path: str | os.PathLike[str],
+    video: VideoInput | None,
+    drawing: Callable[[int, int], Draw],
+    *,
+    progress: bool = False,
+) -> None:
+    """Write the video of a result again, with something drawn into every frame, one frame after the other.
+
+    Args:
+        result: what was seen in the video, which its ``video`` names.
+        path: the new video.
+        video: the video, where the result does not name a file.
+        drawing: from the height and width of the new frames to what draws into each, in the order of time.
+        progress: show a progress bar on a terminal if it takes long.
+
+    Raises:
+        ValueError: as :func:`render_video`, like all others.
+    """
     target = check_render_path(path)
-    with open_again(timeline, video) as source:
+    with open_again(result, video) as source:
         height, width = source.height - source.height % 2, source.width - source.width % 2
-        caption = _Caption(timeline, height, width)
+        draw = drawing(height, width)
         frames = source.frames()
         if progress:
             from tqdm import tqdm
@@ -71,7 +100,7 @@ def render_video(
             for time, frame in frames:
                 if time > shown:  # damaged files show two frames at once
                     pixels = np.array(frame[:, :height, :width].permute(1, 2, 0).numpy())
-                    caption.write(pixels, time)
+                    draw(pixels, time)
                     writer.add(pixels, time)
                     shown = time
 
@@ -84,7 +113,7 @@ def check_render_path(path: str | os.PathLike[str]) -> Path:
         FileNotFoundError: the folder is not there.
         MissingDependencyError: matplotlib, with whose font is written, is not installed.
     """
-    _font(_LEGIBLE)
+    load_font(_LEGIBLE)
     return check_video_path(path)
 
 
@@ -97,7 +126,7 @@ class _Caption:
         self._borders = [(before + after) / 2 for before, after in pairwise(middles)]
         self._colours = colours_of([label for _, label in timeline.best()] + [window.label for window in timeline])
         size = max(_LEGIBLE, round(6 + 0.03 * min(height, width)))
-        self._large, self._small = _font(size, bold=True), _font(round(0.8 * size))
+        self._large, self._small = load_font(size, bold=True), load_font(round(0.8 * size))
         edge = round(0.35 * size)
         self._left, self._right, self._top = 2 * edge, width - 2 * edge, edge
         self._second_row = edge + round(1.25 * size)
@@ -115,13 +144,13 @@ class _Caption:
 
         window = self.at(time)
         lower = pixels[-self._tall :]
-        image = Image.fromarray((lower * _DIMMED).astype(np.uint8))
+        image = Image.fromarray((lower * DIMMED).astype(np.uint8))
         draw = ImageDraw.Draw(image)
-        label = _fitted(window.label, self._large, self._right - self._left)
-        draw.text((self._left, self._top), label, _WHITE, self._large)
-        draw.text((self._right, self._second_row), self._clock(time), _PALE, self._small, anchor="ra")
+        label = fitted(window.label, self._large, self._right - self._left)
+        draw.text((self._left, self._top), label, WHITE, self._large)
+        draw.text((self._right, self._second_row), self._clock(time), PALE, self._small, anchor="ra")
         score = f"{100 * window.score:.0f} %"
-        draw.text((self._score_end, self._second_row), score, _WHITE, self._small, anchor="ra")
+        draw.text((self._score_end, self._second_row), score, WHITE, self._small, anchor="ra")
         size = self._small.size
         upper, under = self._second_row + round(0.4 * size), self._second_row + round(0.85 * size)
         long = self._bar_end - self._left
@@ -134,13 +163,13 @@ class _Caption:
         return f"{time:.1f} s" if self._duration < 120 else clock(math.floor(time), self._duration)
 
 
-def _fitted(label: str, font: FreeTypeFont, room: int) -> str:
+def fitted(label: str, font: FreeTypeFont, room: int) -> str:
     """As much of a label as there is room for."""
     shortened = (label[:length].rstrip() + "\N{HORIZONTAL ELLIPSIS}" for length in range(len(label) - 1, 0, -1))
     return next((text for text in (label, *shortened) if font.getlength(text) <= room), "")
 
 
-def _font(size: int, *, bold: bool = False) -> FreeTypeFont:
+def load_font(size: int, *, bold: bool = False) -> FreeTypeFont:
     """The font of the pictures; Pillow's own has no accents, let alone Greek or Cyrillic letters."""
     try:
         from matplotlib import get_data_path

@@ -79,11 +79,16 @@ class Conv3d(nn.Conv3d):
             return super().forward(x)
         kt = self.kernel_size[0]
         stride, padding, dilation, weight = self.stride, cast(Any, self.padding), self.dilation, self.weight
-        x = channels_last(x)
         if kt == 1:
-            x = x[:, :, :: stride[0]]
-            y = F.conv2d(as_images(x), weight.squeeze(2), self.bias, stride[1:], padding[1:], dilation[1:])
+            x, step = x[:, :, :: stride[0]], stride[1:]
+            if (*self.kernel_size, *padding) == (1, 1, 1, 0, 0, 0):
+                # Positions that a kernel of one leaves out need not be there; and on processors with AVX2 and nothing
+                # newer, the weight gradient of oneDNN's strided one (torch 2.14) writes beyond its memory.
+                x, step = x[..., :: step[0], :: step[1]], (1, 1)
+            x = channels_last(x)
+            y = F.conv2d(as_images(x), weight.squeeze(2), self.bias, step, padding[1:], dilation[1:])
             return from_images(y, x.shape[2])
+        x = channels_last(x)
         planes, kernel = as_planes(x), weight.flatten(3)  # (B, C, T, H W), (C', C, kt, 1)
         if self.bias is None and _TemporalConv.serves(planes, kernel):
             y = _TemporalConv.apply(planes, kernel, stride[0], padding[0])

@@ -127,7 +127,7 @@ ARCHITECTURES: MappingProxyType[str, SlowFastConfig | ResNet3DConfig] = MappingP
         "slowfast_tiny_4x8": _slowfast_tiny,
         "slow_tiny_4x8": _slow_tiny,
         "fast_tiny_4x8": _fast_tiny,
-        "slowfast_tiny_4x8_det": _slowfast_tiny.replace(**{**_DET, "roi": RoIConfig(aligned=True), "crop": 144}),
+        "slowfast_tiny_4x8_det": _slowfast_tiny.replace(**{**_DET, "roi": RoIConfig(aligned=True), "crop": 160}),
     }
 )
 

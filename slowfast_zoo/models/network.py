@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slowfast_zoo.layers import Bottleneck, ClassifierHead, NonLocal, RoIHead, Stage, as_rois
 
 from .config import FEATURE_NAMES, NetworkConfig
+from .freezing import STAGE_PREFIX, keep_frozen
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MIN_SIDE = 32  # five halvings leave one position
 
@@ -41,10 +45,14 @@ class VideoNetwork(nn.Module, Generic[Config]):
             ``module`` (the submodule that makes it). In a SlowFast network each entry has two, "slow" and "fast".
         pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``.
         optimized: whether ``optimize_for_inference`` made this network.
+        frozen_stages: how many of the stages, from the stem on, :func:`~slowfast_zoo.models.freezing.freeze` froze.
+        frozen_norms: whether it froze the statistics of all batch norms.
     """
 
     head: ClassifierHead | RoIHead
     optimized = False
+    frozen_stages = 0
+    frozen_norms = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -204,6 +212,28 @@ class VideoNetwork(nn.Module, Generic[Config]):
         for module in self.modules():
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, except for what is frozen (:func:`~slowfast_zoo.models.freezing.freeze`)."""
+        super().train(mode)
+        if mode:
+            keep_frozen(self)
+        return self
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's groups of parameters, as for layer-wise learning-rate decay: the stem, res2 to res5, the head.
+
+        A stage's group has its layers in all pathways and the lateral connection that reads its output. The groups are
+        the same whether ``coarse`` or not: the blocks of two pathways of different depth have no common order.
+        """
+        return {"stem": rf"{STAGE_PREFIX}stem\.", "stages": rf"{STAGE_PREFIX}res(\d)\."}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that timm's optimisers are to exclude from weight decay beside those of one dimension
+        (batch norms and biases), which they exclude by themselves: none."""
+        return set()
 
     # -- saving --------------------------------------------------------------------------------------------------------
 

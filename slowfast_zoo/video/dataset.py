@@ -11,6 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .source import IMAGE_SUFFIXES
+
+# What a folder is searched for.
+VIDEO_SUFFIXES = (
+    *(".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+
 _PATHS, _LABELS = ("path", "video", "file"), ("label", "labels")  # columns of a header
 
 
@@ -56,12 +64,7 @@ def read_dataset(
         FileNotFoundError: there is no such list, or not one of its videos is there.
     """
     source = Path(path)
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise ValueError(f"{source} is no text in UTF-8: expected a list of paths and labels")
+    text = _read_text(source)
     classes = {name: index for index, name in enumerate(labels)}
     folder = source.parent if root is None else Path(root)
     found: list[tuple[int, LabelledVideo]] = []
@@ -81,6 +84,86 @@ def read_dataset(
             "paths start from, the right one?"
         )
     return entries
+
+
+def labels_in_list(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """The class names that a list of videos mentions, sorted: the labels of :func:`read_dataset`, if nobody knows them.
+
+    Args:
+        path: the list, in UTF-8, in a form that :func:`read_dataset` reads.
+
+    Returns:
+        The names, or None where all labels are whole numbers, which are indices.
+
+    Raises:
+        ValueError: the list has no labels, or lacks a column.
+        FileNotFoundError: there is no such list.
+    """
+    source = Path(path)
+    found = {label for _, _, fields in _rows(source, _read_text(source), {}, False) for label in _split(fields, {})}
+    if not found:
+        raise ValueError(f"{source} has no labels: expected lines of a path and a label")
+    return None if all(map(_is_integer, found)) else tuple(sorted(found))
+
+
+def read_class_folders(
+    path: str | os.PathLike[str], labels: Sequence[str] | None = None
+) -> tuple[list[LabelledVideo], tuple[str, ...]]:
+    """Read a folder that has a folder of videos for each class.
+
+    A video is a file with a suffix of ``VIDEO_SUFFIXES`` in a class's folder or in one within; a folder within that
+    holds images and no videos is a video too. Hidden files and folders are left out.
+
+    Args:
+        path: the folder.
+        labels: names of the classes, in the order of their indices; None takes those of the folders, sorted.
+
+    Returns:
+        The videos, class by class and in the order of their paths, and the names of the classes.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it has no folders, a folder without videos, or one that is none of ``labels``.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {os.fspath(path)!r}: expected one with a folder for each class")
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise ValueError(f"{root} has no folders: expected one for each class, with its videos")
+    classes = {name: index for index, name in enumerate(names if labels is None else labels)}
+    entries = []
+    for name in names:
+        videos = sorted(_videos_in(root / name))
+        if not videos:
+            raise ValueError(
+                f"{root / name} has no videos, but stands for a class: expected files such as .mp4, or folders of "
+                "images, in it. Remove the folder if it is no class"
+            )
+        target = (_index(f"{root}, folder {name}", name, classes),)
+        entries += [LabelledVideo(video.relative_to(root).as_posix(), str(video), target) for video in videos]
+    return entries, tuple(classes)
+
+
+def _videos_in(folder: Path) -> Iterator[Path]:
+    """The videos in a class's folder, and in the folders within."""
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        suffixes = {name: Path(name).suffix.lower() for name in files if not name.startswith(".")}
+        videos = [Path(place, name) for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
+        yield from videos
+        if not videos and Path(place) != folder and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
+            yield Path(place)
+
+
+def _read_text(source: Path) -> str:
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError(f"{source} is no text in UTF-8: expected a list of paths and labels")
+    return text
 
 
 def _rows(source: Path, text: str, classes: Mapping[str, int], many: bool) -> Iterator[tuple[int, str, Sequence[str]]]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
-from .pyav import ToRgb, demuxed, reason
+from .pyav import ToRgb, demuxed, reason, video_stream
 from .source import VideoFile, in_one_pass, readable, video_name
 
 if TYPE_CHECKING:
@@ -55,8 +55,19 @@ class VideoReader:
     """A video file, open for reading frames by time.
 
     Times are seconds from the first frame of the video, whatever time stamp the container gives that frame. The frame
-    at time ``t`` is the one on the screen then: the last whose presentation time stamp is at most ``t``. Rotation
-    metadata is applied. Use as a context manager, or call :meth:`close`.
+    at time ``t`` is the one on the screen then: the last whose presentation time stamp is at most ``t``. Use as a
+    context manager, or call :meth:`close`.
+
+    Frames are turned and mirrored as the file says. Colours become 8-bit RGB by the matrix and range that it is tagged
+    with; alpha is left out, and the colours are those stored. A file that is damaged in the middle gives what can be
+    decoded, and a RuntimeWarning.
+
+    A jump decodes from the keyframe before it, except in program streams (.mpg, .vob), which have too few time stamps
+    for that and are decoded from the start. A file that does not say how long it is (a streamed WebM) is read to its
+    end, not decoded, when it is opened.
+
+    A few bytes can claim a frame of 2^28 pixels, FFmpeg's limit, which takes a few GB here: where files come from
+    strangers, bound the memory of the process.
 
     Attributes:
         name: the file as the caller named it (:func:`~slowfast_zoo.video.source.video_name`).
@@ -76,10 +87,13 @@ class VideoReader:
         FileNotFoundError: there is no such file.
         VideoDecodeError: the file is not a video, is damaged, or has no video stream; also raised while reading.
         TypeError: ``video`` is none of these.
+        ValueError: ``threads`` is less than 1, or a file object is closed.
         MissingDependencyError: PyAV is not installed.
     """
 
     def __init__(self, video: VideoFile, *, threads: int = 2) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
         self.name = video_name(video)
         self.frames_decoded = 0
         self._av = require_av()
@@ -192,25 +206,15 @@ class VideoReader:
         """Open the container afresh, positioned at its first frame."""
         self.close()
         container = self._open_container()
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(container.close)
-            stream = self._choose_stream(container)
-            on_failure.pop_all()
+        try:
+            stream = video_stream(container, self.name)
+        except VideoDecodeError:
+            container.close()
+            raise
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = self._threads
         self._opened = container, stream
         self._frames = self._decode(from_start=True)
-
-    def _choose_stream(self, container: InputContainer) -> VideoStream:
-        cover = self._av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-        if not streams:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams}))
-            raise VideoDecodeError(self.name, "the file has no video stream" + (f", only {kinds}" if kinds else ""))
-        for stream in streams:
-            if stream.codec_context is not None:
-                return stream
-        raise VideoDecodeError(self.name, "FFmpeg has no decoder for its video stream")
 
     def _open_container(self) -> InputContainer:
         container: InputContainer
@@ -218,7 +222,8 @@ class VideoReader:
             if self._media.closed:
                 raise ValueError(f"the file object {self.name!r} is closed")
             self._media.seek(0)
-            # What only claims to be a video may name others (a playlist); from memory, it may not open any.
+            # What only claims to be a video may name others (a playlist); from memory, it may not open any. Not the
+            # argument called options: PyAV before 18 frees too much where streams are found while it opens the file.
             options = {"protocol_whitelist": "data"}
             container = self._av.open(self._media, container_options=options, metadata_errors="replace")
         elif "://" not in self._media:

@@ -17,7 +17,7 @@ from torch import Tensor
 from slowfast_zoo.errors import VideoDecodeError
 
 from .decode import require_av
-from .pyav import ToRgb, demuxed, reason
+from .pyav import ToRgb, demuxed, reason, video_stream
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -71,7 +71,8 @@ class LiveReader:
         if not (timeout > 0 and keep > 0):
             raise ValueError(f"timeout and keep must be above 0, not {timeout} and {keep}")
         av = require_av()
-        if format is not None and format not in av.formats_available:
+        # Some have several names, joined by commas.
+        if format is not None and format not in ",".join(av.formats_available).split(","):
             raise ValueError(f"this PyAV has no format {format!r}; those of cameras are v4l2, avfoundation and dshow")
         self.name = os.fspath(source)
         self._timeout = timeout
@@ -79,13 +80,16 @@ class LiveReader:
         settings = {name: str(value) for name, value in (options or {}).items()}
         start = time.monotonic()
         try:
-            container = av.open(self.name, format=format, options=settings, timeout=timeout, metadata_errors="replace")
+            container = av.open(
+                self.name, format=format, container_options=settings, timeout=timeout, metadata_errors="replace"
+            )
         except av.FFmpegError as error:
             raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > timeout)) from error
-        stream = next((stream for stream in container.streams.video if stream.codec_context is not None), None)
-        if stream is None:
+        try:
+            stream = video_stream(container, self.name)
+        except VideoDecodeError:
             container.close()
-            raise VideoDecodeError(self.name, "it has no video stream that FFmpeg can decode")
+            raise
         stream.thread_type = "SLICE"  # threads that take a frame each would hold frames back
         stream.codec_context.thread_count = 2
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)

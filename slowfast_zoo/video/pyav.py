@@ -9,7 +9,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from slowfast_zoo.errors import VideoDecodeError
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -33,17 +36,18 @@ class ToRgb:
 
     def __init__(self, av: ModuleType) -> None:
         self._reformatter = av.video.reformatter.VideoReformatter()
-        self._settings: dict[str, Any] = {"format": "rgb24"}
+        self._size: tuple[int, int] | None = None
         self._minds_tags = int(av.__version__.split(".")[0]) >= 17
-        if self._minds_tags:
-            self._settings["threads"] = 1  # otherwise one for each core
+        # Otherwise one for each core.
+        self._settings = {"format": "rgb24", "threads": 1} if self._minds_tags else {"format": "rgb24"}
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """The pixels of a frame."""
-        self._settings.setdefault("width", frame.width)
-        self._settings.setdefault("height", frame.height)
+        self._size = self._size or (frame.height, frame.width)
         rgb = self._reformatter.reformat(frame, **self._settings, **self._tags(frame)).to_ndarray()
         pixels = torch.from_numpy(rgb).permute(2, 0, 1)
+        if pixels.shape[1:] != self._size:  # not scaled by FFmpeg, with which older versions of PyAV may crash
+            pixels = F.interpolate(pixels[None], self._size, mode="bilinear", antialias=True)[0]
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         return pixels if matrix is None else _upright(pixels, *struct.unpack_from("=5i", bytes(matrix)))
 
@@ -52,6 +56,26 @@ class ToRgb:
         if self._minds_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
             return {}
         return {"src_colorspace": frame.colorspace, "dst_colorspace": _BT601, "src_color_range": frame.color_range}
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The first stream of moving pictures that can be decoded.
+
+    Raises:
+        VideoDecodeError: there is none in the container, which errors call ``name``.
+    """
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    for stream in streams:
+        if stream.codec_context is not None:
+            return stream
+    if streams:
+        raise VideoDecodeError(name, "FFmpeg has no decoder for its video stream")
+    # Not by stream.type: asked for an unknown one, PyAV before 17 crashes.
+    kinds = [kind for kind in ("audio", "data", "subtitles") if getattr(container.streams, kind)]
+    raise VideoDecodeError(name, "there is no video stream in it" + (f", only {' and '.join(kinds)}" if kinds else ""))
 
 
 def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

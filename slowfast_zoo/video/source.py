@@ -86,13 +86,14 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
             tensor.
         fps: frames per second; needed for an array, 30 unless given for a folder of images, and without effect on a
             file, which says itself when a frame is shown.
-        threads: decoder threads at most, for files.
+        threads: decoder threads at most, for files (:class:`~slowfast_zoo.video.VideoReader`).
 
     Raises:
         FileNotFoundError: there is no such file.
         VideoDecodeError: the file cannot be decoded, or the folder holds no images.
         TypeError: ``video`` is none of these.
-        ValueError: an array of another shape or type, or ``fps`` missing or out of range.
+        ValueError: an array of another shape or type, or ``fps`` missing or not above 0, or ``threads`` less than
+            1.
         MissingDependencyError: PyAV is not installed (files only).
     """
     if isinstance(video, (np.ndarray, Tensor)):
@@ -250,11 +251,12 @@ def in_one_pass(
     Raises:
         ValueError: there is a clip without times, or a time that is no number.
     """
-    if not all(len(times) for times in clips):
+    seconds = [[float(time) for time in times] for times in clips]
+    if not all(seconds):
         raise ValueError("a clip needs at least one time")
-    if any(math.isnan(time) for times in clips for time in times):
+    if any(math.isnan(time) for times in seconds for time in times):
         raise ValueError("a time of a clip is not a number")
-    return _clips(clips, frame_at, pixels)
+    return _clips(seconds, frame_at, pixels)
 
 
 def _clips(

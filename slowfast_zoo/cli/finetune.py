@@ -1,0 +1,156 @@
+"""``slowfast-zoo finetune``: a network learns to tell one's own classes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .videos import crops
+
+if TYPE_CHECKING:
+    from slowfast_zoo.finetune import FinetuneResult
+
+# What of the options the function that does the work is not given by their names.
+_OWN = ("run", "data", "model", "output", "labels", "json")
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = commands.add_parser(
+        "finetune",
+        help="train a model on your own classes",
+        description="Train a pretrained model on videos of your own classes, by the paper's recipe scaled to small "
+        "data. The networks that are best on the validation videos and last in training are written as folders, which "
+        "every other command takes as --model local-dir:FOLDER. When the command is given again, an interrupted "
+        "training goes on to the same result. Under torchrun, processes share each step. Videos that cannot be read "
+        "are told of and left out; the exit code is then 2.",
+        argument_default=argparse.SUPPRESS,  # what is not given is left to the function's own defaults
+    )
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder with a folder of videos for each class; a folder with the folders train and val, each of that "
+        "kind; or a list, a CSV file with the columns path and label, or lines of a path and a label; several labels "
+        "of a video are separated by ;",
+    )
+    add = parser.add_argument
+    add("--val", type=_share_or_path, metavar="DATA", help="videos to validate on, or a share from 0 to 1 of DATA's to "
+        "hold out of each class (default: DATA's folder val, else 0.2)")  # fmt: skip
+    add("--output", metavar="FOLDER", help="what is written (default: in the current folder, DATA.finetuned)")
+    add("--model", default="slowfast_tiny_4x8.motion", help="pretrained model to begin with (default: %(default)s)")
+    add("--labels", metavar="FILE", help="names of the classes, one a line, in the order of their indices")
+    add("--root", metavar="DIR", help="folder that the paths in lists start from (default: each list's own)")
+    add("--json", action="store_true", help="print a JSON object")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--multi-label", action="store_true", help="videos have sets of labels (default: if any has)")
+    kind.add_argument("--single-label", action="store_false", dest="multi_label", help="each video has one label")
+    _add_schedule(parser.add_argument_group("schedule").add_argument)
+    _add_regularisation(parser.add_argument_group("augmentation and regularisation").add_argument)
+    _add_parts(parser.add_argument_group("what trains").add_argument)
+    _add_machine(parser.add_argument_group("validation, memory and files").add_argument)
+    parser.set_defaults(run=run)
+
+
+def _add_schedule(add: Any) -> None:
+    add("--epochs", type=int, metavar="N", help="how often each video is seen (default: 20)")
+    add("--batch-size", type=int, metavar="N", help="clips of a process at once (default: 8)")
+    add("--accumulate", type=int, metavar="N", help="batches of a step (default: 1)")
+    add("--lr", type=float, metavar="RATE", help="highest learning rate (default: by the clips of a step, a quarter of "
+        "the paper's 0.1 for 64)")  # fmt: skip
+    add("--warmup-epochs", type=float, metavar="N", help="epochs of linear warm-up (default: 2/15 of them)")
+    add("--optimizer", metavar="NAME", help="any of timm's (default: sgd, with Nesterov's momentum)")
+    add("--momentum", type=float, metavar="M", help="of SGD (default: 0.9)")
+    add("--weight-decay", type=float, metavar="W", help="not of batch norms and biases (default: 1e-4)")
+    add("--layer-decay", type=float, metavar="F", help="factor of the learning rate from one stage to that before it")
+    add("--clip-grad", type=float, metavar="NORM", help="longest gradient")
+    add("--seed", type=int, metavar="N", help="of all that is random (default: 0)")
+
+
+def _add_regularisation(add: Any) -> None:
+    add("--no-flip", action="store_false", dest="flip", help="mirror no clips: for classes that know left from right")
+    add("--drop-rate", type=float, metavar="P", help="dropout before the classifier (default: 0.5)")
+    add("--label-smoothing", type=float, metavar="S", help="share of a label that is spread over all classes")
+    add("--mixup", type=float, metavar="ALPHA", help="mix pairs of clips and their labels")
+    add(
+        "--ema", type=float, metavar="DECAY", help="validate and write a moving average of the weights, of such as 0.99"
+    )
+
+
+def _add_parts(add: Any) -> None:
+    stages = ("stem", "res2", "res3", "res4", "res5")
+    add("--freeze", choices=stages, help="the last stage that does not train; res5 leaves only the classifier")
+    add("--batch-norm", choices=("batch", "sync", "split", "frozen"), help="statistics of each process's batch (the "
+        "default), of all processes' (GPUs only), of 8 clips each as in the paper, or the pretrained ones")  # fmt: skip
+    add("--from-scratch", action="store_false", dest="pretrained", help="begin with random weights")
+    add("--crop", type=int, metavar="N", help="side of the clips in pixels in validation and use (default: the "
+        "model's); in training seven eighths of it")  # fmt: skip
+
+
+def _add_machine(add: Any) -> None:
+    add("--clips", type=int, metavar="N", help="clips of a video in validation (default: 1, the centre)")
+    add("--crops", type=crops, choices=(1, 3, "full"), help="crops of a clip, or the full frame (default: 1)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one; under torchrun one for each)")
+    add("--amp", choices=("bfloat16", "float16"), help="compute in this type what loses nothing by it")
+    add("--grad-checkpointing", action="store_true", help="less memory, more time")
+    add("--workers", type=int, metavar="N", help="processes that decode videos (default: none, on a GPU up to 8)")
+    add("--max-bad", type=float, metavar="SHARE", help="stop if more of the videos cannot be read (default: 0.05)")
+    add("--restart", action="store_false", dest="resume", help="begin again, in place of going on with FOLDER")
+    add("--tensorboard", action="store_true", help="write the numbers for TensorBoard too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and print; in several processes, only the first prints."""
+    from slowfast_zoo.finetune import finetune
+
+    settings = {name: value for name, value in vars(args).items() if name not in _OWN}
+    if "labels" in args:
+        lines = Path(args.labels).read_text(encoding="utf-8-sig").splitlines()
+        settings["labels"] = [line.strip() for line in lines if line.strip()]
+    output = args.output if "output" in args else f"{Path(args.data).resolve().stem}.finetuned"
+    result = finetune(args.model, args.data, output=output, **{"progress": True, **settings})
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(_plain(result), indent=2) if "json" in args else as_text(result), flush=True)
+        if result.skipped:
+            print(f"slowfast-zoo: {len(result.skipped)} videos could not be read, see above", file=sys.stderr)
+    return 2 if result.skipped else 0
+
+
+def as_text(result: FinetuneResult) -> str:
+    """What came out, and where it is."""
+    row = result.history[result.best_epoch - 1]
+    names = {
+        "val_top1": "top-1",
+        "val_top5": "top-5",
+        "val_mean_class_accuracy": "mean class accuracy",
+        "val_mean_average_precision": "mean average precision",
+    }
+    numbers = [f"{words} {100 * row[name]:.2f} %" for name, words in names.items() if name in row]
+    return (
+        f"{result.best}: the best on the validation videos, after epoch {result.best_epoch} of {len(result.history)}: "
+        f"{', '.join(numbers)}\n"
+        f"{result.last}: after the last epoch\n"
+        f"to use it: slowfast-zoo predict VIDEO --model local-dir:{result.best}"
+    )
+
+
+def _plain(result: FinetuneResult) -> dict[str, Any]:
+    """Plain values for JSON."""
+    return {
+        "best": str(result.best),
+        "last": str(result.last),
+        "best_epoch": result.best_epoch,
+        "history": list(result.history),
+        "skipped": [{"video": video, "reason": reason} for video, reason in result.skipped],
+    }
+
+
+def _share_or_path(text: str) -> float | str:
+    """Value of --val."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,123 @@
+"""A training's numbers: as CSV, as a picture, and for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from slowfast_zoo.errors import MissingDependencyError
+from slowfast_zoo.inference.plot import INK, PALE
+from slowfast_zoo.video.encode import whole_file
+from slowfast_zoo.weights.tensors import write_whole
+
+Row = Mapping[str, float]
+
+_TRAIN, _VAL, _BEST = "#1f6f8b", "#d9822b", "#5a9367"
+_TITLES = {
+    "val_top1": "top-1 accuracy",
+    "val_top5": "top-5 accuracy",
+    "val_mean_class_accuracy": "mean class accuracy",
+    "val_mean_average_precision": "mean average precision",
+}
+
+
+def write_metrics(history: Sequence[Row], path: str | os.PathLike[str]) -> None:
+    """Write a row an epoch as CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_whole(path, text.getvalue().encode())
+
+
+def draw_curves(history: Sequence[Row], best: int, path: str | os.PathLike[str]) -> None:
+    """Draw losses, the first measure and the learning rate over the epochs; the file is written whole or not at all.
+
+    Args:
+        history: a row an epoch.
+        best: which of them is best.
+        path: the picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    measure = next(name for name in _TITLES if name in history[0])
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(11, 3.2), dpi=120, facecolor="white")
+    figure.subplots_adjust(0.05, 0.16, 0.98, 0.9, wspace=0.24)
+    panels: list[tuple[str, dict[str, tuple[str, str]]]] = [
+        ("loss", {"train_loss": ("training", _TRAIN), "val_loss": ("validation", _VAL)}),
+        (_TITLES[measure], {measure: ("validation", _VAL)}),
+        ("learning rate", {"learning_rate": ("at the epoch's end", PALE)}),
+    ]
+    for axes, (title, lines) in zip(figure.subplots(1, 3), panels, strict=True):
+        for name, (label, colour) in lines.items():
+            marker = "o" if len(history) < 40 else ""
+            axes.plot(epochs, [row[name] for row in history], color=colour, label=label, marker=marker, markersize=3)
+        axes.set_title(title, size=10, color=INK, loc="left")
+        axes.set_xlabel("epoch", size=9, color=PALE)
+        axes.tick_params(labelsize=8, colors=PALE)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(color="#e6e6e6", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(0, 1.05 * max(row[name] for row in history for name in lines))
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        if title == _TITLES[measure]:
+            axes.set_ylim(0, 1)
+            axes.axvline(epochs[best], color=_BEST, linewidth=1, linestyle=":")
+            words = f"best: {100 * history[best][measure]:.1f} % in epoch {epochs[best]:g}"
+            axes.set_title(words, size=8, color=_BEST, loc="right")
+    with whole_file(Path(path)) as temporary:
+        figure.savefig(temporary)
+
+
+class Board:
+    """Numbers for TensorBoard, if they are asked for.
+
+    Args:
+        folder: where its files go, in place of those that are there; None for none.
+        history: rows of the epochs that are done already.
+
+    Raises:
+        MissingDependencyError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path | None, history: Sequence[Row]) -> None:
+        self._writer: Any = None
+        if folder is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"TensorBoard cannot be used ({error}): pip install tensorboard, or leave the option out; the same "
+                "numbers are in metrics.csv"
+            ) from error
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(folder)
+        for row in history:
+            self.add(row)
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, row: Row) -> None:
+        """An epoch's numbers."""
+        if self._writer is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    self._writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
+            self._writer.flush()

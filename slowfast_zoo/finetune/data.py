@@ -1,0 +1,296 @@
+"""What is trained and validated on: read, checked before any work is done, and given out clip by clip."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from slowfast_zoo.errors import VideoDecodeError
+from slowfast_zoo.models import NetworkConfig
+from slowfast_zoo.video import ClipTransform, open_video, random_clip
+from slowfast_zoo.video.dataset import LabelledVideo, labels_in_list, read_class_folders, read_dataset
+
+HELD_OUT = 0.2  # of the videos, where nothing is given to validate on
+
+VideoList = str | os.PathLike[str] | Sequence[LabelledVideo]
+
+# Names of classes that a mirrored clip no longer belongs to.
+_SIDED = re.compile(r"(?<![a-z])(left|right)(wards?|hand(ed)?)?(?![a-z])|clockwise", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Videos to train and to validate on.
+
+    Attributes:
+        train: videos to train on.
+        val: videos to validate on.
+        labels: names of the classes, in the order of their indices.
+        named: whether the data have names of classes, and not only their indices.
+        multi_label: whether videos have sets of labels.
+    """
+
+    train: Sequence[LabelledVideo]
+    val: Sequence[LabelledVideo]
+    labels: tuple[str, ...]
+    named: bool
+    multi_label: bool
+
+    def with_labels(self, labels: Sequence[str]) -> Data:
+        """The same, with classes in the order of ``labels``, or only named so where the data have no names."""
+        if not self.named:
+            return replace(self, labels=tuple(labels))
+        place = {label: index for index, label in enumerate(labels)}
+
+        def moved(entries: Sequence[LabelledVideo]) -> list[LabelledVideo]:
+            return [replace(e, targets=tuple(place[self.labels[target]] for target in e.targets)) for e in entries]
+
+        return replace(self, train=moved(self.train), val=moved(self.val), labels=tuple(labels))
+
+
+def read_data(
+    train: VideoList,
+    val: VideoList | float | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    multi_label: bool | None = None,
+    seed: int = 0,
+) -> Data:
+    """Read and check both parts; the arguments are those of :func:`~slowfast_zoo.finetune.finetune`.
+
+    Raises:
+        ValueError: a list or folder that cannot be used, or data that nothing can be learnt from.
+        FileNotFoundError: a list or folder is not there, or none of a list's videos.
+    """
+    share = HELD_OUT if val is None else val
+    if isinstance(share, (int, float)) and not 0 < share < 1:
+        raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
+    if isinstance(train, (str, os.PathLike)) and (parts := _parts(Path(train))):
+        train = parts[0]
+        if val is None and parts[1] is not None:
+            val = parts[1]
+    entries, names = _read(train, labels, root, multi_label)
+    if multi_label is None:
+        multi_label = any(len(entry.targets) > 1 for entry in entries)
+    held: Sequence[LabelledVideo]
+    if val is None or isinstance(val, (int, float)):
+        entries, held = _hold_out(entries, float(share), seed)  # type: ignore[arg-type]
+    else:
+        held, _ = _read(val, names or _numbered(entries), root, multi_label)
+    data = Data(entries, held, tuple(names or _numbered(entries)), names is not None, multi_label)
+    _check(data)
+    return data
+
+
+def warn_of(data: Data, *, flip: bool) -> None:
+    """Warnings of what is no error, but may make the numbers wrong."""
+    sided = [label for label in data.labels if _SIDED.search(label)]
+    if flip and sided:
+        warnings.warn(
+            f"half of the clips are mirrored, but the class {sided[0]!r} knows its left from its right: switch that "
+            "off with flip=False (--no-flip), unless it does not matter",
+            stacklevel=3,
+        )
+    both = {entry.video for entry in data.train} & {entry.video for entry in data.val}
+    if both:
+        warnings.warn(
+            f"{len(both)} videos are trained on and validated on, such as {min(both)}: validation will say too much",
+            stacklevel=3,
+        )
+
+
+def _parts(folder: Path) -> tuple[Path, Path | None] | None:
+    """The folders train and val in a folder that has no others, but perhaps test."""
+    if not folder.is_dir():
+        return None
+    names = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    if "train" not in names or names - {"train", "val", "test"}:
+        return None
+    return folder / "train", folder / "val" if "val" in names else None
+
+
+def _read(
+    source: VideoList, labels: Sequence[str] | None, root: str | os.PathLike[str] | None, multi_label: bool | None
+) -> tuple[list[LabelledVideo], tuple[str, ...] | None]:
+    """Videos, and the names of the classes unless there are only indices."""
+    if not isinstance(source, (str, os.PathLike)):
+        return list(source), None if labels is None else tuple(labels)
+    if os.path.isdir(source):
+        return read_class_folders(source, labels)
+    names = labels_in_list(source) if labels is None else tuple(labels)
+    known = names if names is not None else [str(index) for index in range(_MOST_CLASSES)]
+    return read_dataset(source, known, root=root, multi_label=multi_label), names
+
+
+_MOST_CLASSES = 100_000  # that a list of bare indices can have
+
+
+def _numbered(entries: Sequence[LabelledVideo]) -> list[str]:
+    """Names for classes that have none."""
+    return [f"class {index}" for index in range(1 + max((t for entry in entries for t in entry.targets), default=-1))]
+
+
+def _hold_out(
+    entries: Sequence[LabelledVideo], share: float, seed: int
+) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
+    """Videos to train on and to validate on, both in the order given.
+
+    Of each class ``share`` is held out, at least one video, and at least one is left. Which, depends on the seed.
+    """
+    totals = Counter(target for entry in entries for target in entry.targets or (-1,))
+    quota = {target: min(max(1, round(share * count)), count - 1) for target, count in totals.items()}
+    held = set()
+    for index in np.random.default_rng(seed).permutation(len(entries)).tolist():
+        targets = entries[index].targets or (-1,)
+        if all(quota[target] > 0 for target in targets):
+            quota.update((target, quota[target] - 1) for target in targets)
+            held.add(index)
+    kept = [entry for index, entry in enumerate(entries) if index not in held]
+    return kept, [entries[index] for index in sorted(held)]
+
+
+def _check(data: Data) -> None:
+    if len(data.labels) < 2:
+        raise ValueError(f"there is one class only ({', '.join(data.labels)}): nothing can be learnt from it")
+    for entry in (*data.train, *data.val):
+        if not all(0 <= target < len(data.labels) for target in entry.targets):
+            raise ValueError(
+                f"{entry.name!r} has the labels {entry.targets}, but the {len(data.labels)} classes of the training "
+                f"videos have indices from 0 to {len(data.labels) - 1}"
+            )
+        if not data.multi_label and len(entry.targets) != 1:
+            raise ValueError(f"{entry.name!r} has {len(entry.targets)} labels: with multi_label=False it must have one")
+    seen = {target for entry in data.train for target in entry.targets}
+    missing = [label for index, label in enumerate(data.labels) if index not in seen]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(data.labels)} classes have no video to train on: {', '.join(missing[:5])}"
+            + (", ..." if len(missing) > 5 else "")
+        )
+    if not any(entry.targets for entry in data.val):
+        raise ValueError(
+            "there are no labelled videos to validate on: a class of two videos or more is needed to hold one out, or "
+            "give val"
+        )
+
+
+class Batch(NamedTuple):
+    """Clips for one step.
+
+    Attributes:
+        clips: (B, C, T, S, S), or None if a video and those after it could not be read.
+        targets: (B,) indices of classes, or (B, classes) zeros and ones.
+        bad: indices of videos that could not be read, each with the reason.
+    """
+
+    clips: Tensor | None
+    targets: Tensor
+    bad: tuple[tuple[int, str], ...]
+
+
+class ClipDataset(Dataset[Any]):
+    """A random clip of each video, as the paper trains (section 4): a random place, scale, crop and perhaps mirroring.
+
+    What is drawn depends only on the seed, the epoch and the video's index, so that neither the number of workers nor
+    that of processes matters.
+
+    Attributes:
+        epoch: counted from 0; set before a DataLoader starts its workers.
+
+    Args:
+        data: whose training videos it gives.
+        transform: for training.
+        config: of the network, which says what a clip is.
+        seed: of the training.
+        segments: spread a clip's frames over the whole video, one anywhere in each of as many parts.
+        patience: how many videos in a row may be unreadable; the next one takes the place of each.
+    """
+
+    def __init__(
+        self, data: Data, transform: ClipTransform, config: NetworkConfig, seed: int, segments: bool, patience: int
+    ) -> None:
+        self._entries, self._classes, self._multi_label = data.train, len(data.labels), data.multi_label
+        self._transform, self._seed, self._segments, self._patience = transform, seed, segments, patience
+        self._frames, self._stride = config.clip_frames, config.clip_stride
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Batch:
+        """A batch of one."""
+        bad: list[tuple[int, str]] = []
+        for place in range(index, index + min(self._patience + 1, len(self))):
+            entry = self._entries[place % len(self)]
+            try:
+                clip = self._clip(entry.video, index)
+            except (VideoDecodeError, OSError) as error:
+                bad.append((place % len(self), reason_of(error)))
+                continue
+            return Batch(clip[None], self._target(entry), tuple(bad))
+        return Batch(None, self._target(self._entries[index]), tuple(bad))
+
+    def _clip(self, video: str, index: int) -> Tensor:
+        """(C, T, S, S)"""
+        place, look = mixed(self._seed, self.epoch, index, count=2)
+        generator = torch.Generator().manual_seed(place)
+
+        def transformed(frame: Tensor) -> Tensor:
+            # Each frame by itself, so that large ones are not held, and as the others: with the same random numbers.
+            torch.default_generator.manual_seed(look)
+            return self._transform(frame[None])
+
+        with (
+            open_video(video, threads=2 if get_worker_info() is None else 1) as source,
+            torch.random.fork_rng(devices=[]),
+        ):
+            if self._segments:
+                part = source.duration / self._frames
+                draws = torch.rand(self._frames, dtype=torch.float64, generator=generator)
+                times = [part * (i + draw) for i, draw in enumerate(draws.tolist())]
+            else:
+                settings: dict[str, Any] = {"clip_frames": self._frames, "clip_stride": self._stride}
+                times = list(random_clip(source.duration, **settings, generator=generator).times)
+            (frames,) = source.clips_at([times], transformed)  # (T, C, 1, S, S)
+        return frames.squeeze(2).transpose(0, 1).contiguous()
+
+    def _target(self, entry: LabelledVideo) -> Tensor:
+        if not self._multi_label:
+            return torch.tensor(entry.targets)
+        target = torch.zeros(1, self._classes)
+        target[0, list(entry.targets)] = 1
+        return target
+
+
+def collate(samples: Sequence[Batch]) -> Batch:
+    """One batch of several."""
+    clips = [sample.clips for sample in samples if sample.clips is not None]
+    return Batch(
+        torch.cat(clips) if len(clips) == len(samples) else None,
+        torch.cat([sample.targets for sample in samples]),
+        tuple(bad for sample in samples for bad in sample.bad),
+    )
+
+
+def mixed(*numbers: int, count: int = 1) -> list[int]:
+    """Seeds that depend on all of some numbers, and are not alike where those are."""
+    return [int(seed) >> 1 for seed in np.random.SeedSequence(numbers).generate_state(count, np.uint64)]
+
+
+def reason_of(error: Exception) -> str:
+    """Why a video cannot be read, without its name."""
+    if isinstance(error, VideoDecodeError):
+        return error.reason
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,0 +1,444 @@
+"""The training itself: steps, epochs, validation, and what has to be kept to go on from any step."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from slowfast_zoo.errors import MissingDependencyError
+from slowfast_zoo.inference.classifier import VideoClassifier
+from slowfast_zoo.inference.metrics import average_precision, rank_of
+from slowfast_zoo.inference.pipeline import _is_out_of_memory
+from slowfast_zoo.models import VideoNetwork
+
+from .curves import Board, draw_curves, write_metrics
+from .data import ClipDataset, Data, collate, mixed, reason_of
+from .settings import Settings
+from .state import BEST, CURVES_FILE, LAST, METRICS_FILE, OutputFolder
+from .team import Team
+
+# timm's types cannot be followed: its modules do not say what they export.
+_data, _loss, _optim, _scheduler, _utils = (
+    cast(Any, import_module(f"timm.{part}")) for part in ("data", "loss", "optim", "scheduler", "utils")
+)
+
+SAVE_SECONDS = 600.0  # after which the state is written, also within an epoch
+_DRAW_SECONDS = 60.0  # after which the curves are drawn, at the end of an epoch
+_WARMUP_FROM = 0.1  # of the highest learning rate
+
+
+class Trainer:
+    """A network in training.
+
+    Everything random is drawn anew in each step, from the seed and the step's number. So a state needs no random
+    number generators, and may be of any step.
+
+    Attributes:
+        network: what trains.
+        history: a row of numbers an epoch.
+        skipped: videos that could not be read, each with the reason.
+        best: the index of the epoch that validation says is best.
+
+    Args:
+        network: on the device, its parts frozen as wanted.
+        data: to train and validate on.
+        dataset: gives the clips.
+        settings: how.
+        lr: the highest learning rate.
+        team: the processes.
+        workers: processes that decode, for each that trains.
+        max_bad: the share of videos that may be unreadable.
+    """
+
+    def __init__(
+        self,
+        network: VideoNetwork[Any],
+        data: Data,
+        dataset: ClipDataset,
+        settings: Settings,
+        lr: float,
+        team: Team,
+        *,
+        workers: int,
+        max_bad: float,
+    ) -> None:
+        self.network, self._data, self._dataset, self._settings, self._team = network, data, dataset, settings, team
+        self._workers, self._max_bad = workers, max_bad
+        self._device = next(network.parameters()).device
+        self.steps = len(dataset) // team.size // settings.batch_size // settings.accumulate  # in an epoch
+        if not self.steps:
+            wanted = settings.batch_size * settings.accumulate * team.size
+            raise ValueError(
+                f"there are {len(dataset)} videos to train on, and a step takes {wanted} of them "
+                f"(batch_size {settings.batch_size}): lower batch_size"
+            )
+        self._optimizer = _optim.create_optimizer_v2(
+            network,
+            settings.optimizer,
+            lr=lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+        )
+        warmup = settings.warmup(self.steps)
+        self._schedule = _scheduler.CosineLRScheduler(
+            self._optimizer,
+            t_initial=settings.epochs * self.steps - warmup,
+            warmup_t=warmup,
+            warmup_lr_init=_WARMUP_FROM * lr,
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
+        self._loss, self._mix = _objective(settings, len(data.labels), data.multi_label)
+        self._ema = _utils.ModelEmaV3(network, decay=settings.ema, use_warmup=True) if settings.ema else None
+        self._scaler = _utils.NativeScaler(device=self._device.type) if settings.amp == "float16" else None
+        self._model: nn.Module = network
+        if team.size > 1:
+            on_gpu = self._device.type == "cuda"
+            self._model = DistributedDataParallel(network, device_ids=[self._device] if on_gpu else None)
+        self._epoch = self._step = 0
+        self._loss_sum = 0.0
+        self.history: list[dict[str, float]] = []
+        self.skipped: dict[str, str] = {}
+        self._drawn = time.monotonic()
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load_state` goes on from. The same in all processes, but for batch norms' running statistics."""
+        return {
+            "network": self.network.state_dict(),
+            "ema": self._ema.module.state_dict() if self._ema else None,
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict() if self._scaler else None,
+            "epoch": self._epoch,
+            "step": self._step,
+            "loss_sum": self._loss_sum,
+            "history": self.history,
+            "skipped": self.skipped,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._ema:
+            self._ema.module.load_state_dict(state["ema"])
+        if self._scaler:
+            self._scaler.load_state_dict(state["scaler"])
+        self._epoch, self._step, self._loss_sum = state["epoch"], state["step"], state["loss_sum"]
+        self.history, self.skipped = list(state["history"]), dict(state["skipped"])
+
+    @property
+    def best(self) -> int:
+        """Of equals the one with the lower loss, and then the earlier one."""
+        return max(range(len(self.history)), key=lambda index: (*_merit(self.history[index]), -index))
+
+    # -- epochs ------------------------------------------------------------------------------------------------------
+
+    def run(self, folder: OutputFolder, board: Board, *, progress: bool) -> None:
+        """Train to the end, and write as it goes on; in all processes at once.
+
+        Raises:
+            ValueError: too many videos cannot be read, or the loss is no number any more.
+            MemoryError: a step does not fit in memory.
+        """
+        first, epochs = self._team.rank == 0, self._settings.epochs
+        if first and not self.history:
+            folder.write_state(self.state())  # before anything else, so that the folder is known for what it is
+            folder.clear()
+        saved = time.monotonic()
+        with _Bar(epochs * self.steps, self._epoch * self.steps + self._step, progress and first) as bar:
+            while self._epoch < epochs:
+                self._model.train()
+                batches = self._batches()
+                while self._step < self.steps:
+                    loss = self._update(batches, bar)
+                    self._step += 1
+                    self._loss_sum += loss
+                    bar.advance(self._epoch, loss)
+                    if first and time.monotonic() - saved > SAVE_SECONDS:
+                        folder.write_state(self.state())
+                        saved = time.monotonic()
+                self.history.append(self._numbers(bar))
+                self._epoch, self._step, self._loss_sum = self._epoch + 1, 0, 0.0
+                if first:
+                    self._write(folder, board)
+                    saved = time.monotonic()
+                bar.tell(self.history[-1])
+
+    def _write(self, folder: OutputFolder, board: Board) -> None:
+        """An epoch's files; the state last, by which the epoch is done."""
+        network: Any = self._ema.module if self._ema else self.network
+        if self.best == len(self.history) - 1:
+            folder.write_network(network, BEST, self._data.labels)
+        folder.write_network(network, LAST, self._data.labels)
+        write_metrics(self.history, folder.path / METRICS_FILE)
+        if self._epoch == self._settings.epochs or time.monotonic() - self._drawn > _DRAW_SECONDS:
+            try:
+                draw_curves(self.history, self.best, folder.path / CURVES_FILE)
+            except ImportError as error:
+                warnings.warn(f"{CURVES_FILE} is not drawn: {error}", stacklevel=2)
+            self._drawn = time.monotonic()
+        board.add(self.history[-1])
+        folder.write_state(self.state())
+
+    def _batches(self) -> Iterator[Any]:
+        """What is left of the epoch. The processes' batches together are those of one with batches as large."""
+        team, settings, dataset = self._team, self._settings, self._dataset
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            dataset, team.size, team.rank, seed=settings.seed, drop_last=True
+        )
+        sampler.set_epoch(self._epoch)
+        dataset.epoch = self._epoch
+        order = list(sampler)[self._step * settings.accumulate * settings.batch_size :]
+        loader = DataLoader(
+            dataset,
+            settings.batch_size,
+            sampler=order,
+            num_workers=self._workers,
+            collate_fn=collate,
+            pin_memory=self._device.type == "cuda",
+            drop_last=True,
+        )
+        return iter(loader)
+
+    # -- a step ------------------------------------------------------------------------------------------------------
+
+    def _update(self, batches: Iterator[Any], bar: _Bar) -> float:
+        """One step of the optimizer; gives the mean loss of all processes."""
+        settings, done = self._settings, self._epoch * self.steps + self._step
+        self._schedule.step_update(done)
+        total = torch.zeros((), device=self._device)
+        for part in range(settings.accumulate):
+            with _told_of_memory(settings, self.network, self._device):
+                batch = next(batches)
+                self._skip({self._data.train[index].name: reason for index, reason in batch.bad}, bar)
+                if batch.clips is None:
+                    raise ValueError(f"none of the {len(self._data.train)} videos to train on can be read")
+                last = part == settings.accumulate - 1
+                total += self._backward(batch.clips, batch.targets, (done, part), last=last)
+        if self._ema:
+            self._ema.update(self.network, step=done + 1)
+        loss = float(self._team.sum(total)) / self._team.size
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss is no finite number any more, in step {self._step + 1} of epoch {self._epoch + 1}: lower lr "
+                "(the learning rate), or set clip_grad"
+            )
+        return loss
+
+    def _backward(self, clips: Tensor, targets: Tensor, place: tuple[int, int], *, last: bool) -> Tensor:
+        """Gradients of one batch, and with the last of a step the step itself; gives the batch's part of the loss."""
+        settings, parameters = self._settings, self.network.parameters()
+        (seed,) = mixed(1, settings.seed, *place, self._team.rank)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # timm's mixup
+        clips, targets = clips.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+        if self._mix:
+            clips, targets = self._mix(clips, targets)
+        alone: AbstractContextManager[Any] = nullcontext()
+        if isinstance(self._model, DistributedDataParallel) and not last:
+            alone = self._model.no_sync()
+        dtype = getattr(torch, settings.amp or "bfloat16")
+        with alone:
+            with torch.autocast(self._device.type, dtype, enabled=settings.amp is not None):
+                loss = self._loss(self._model(clips), targets) / settings.accumulate
+            if self._scaler:
+                self._scaler(loss, self._optimizer, settings.clip_grad, parameters=parameters, need_update=last)
+            else:
+                loss.backward()
+                if last and settings.clip_grad is not None:
+                    _utils.dispatch_clip_grad(parameters, settings.clip_grad)
+                if last:
+                    self._optimizer.step()
+        if last:
+            self._optimizer.zero_grad()
+        part: Tensor = loss.detach()
+        return part
+
+    def _skip(self, bad: Mapping[str, str], bar: _Bar) -> None:
+        """Take note of unreadable videos, in all processes.
+
+        Raises:
+            ValueError: they have become too many.
+        """
+        new = {name: reason for name, reason in bad.items() if name not in self.skipped}
+        if not self._team.sum(torch.tensor(len(new))):
+            return
+        for theirs in self._team.gather(new):
+            for name, reason in theirs.items():
+                if name not in self.skipped:
+                    self.skipped[name] = reason
+                    if self._team.rank == 0:
+                        bar.warn(f"{name} cannot be read and is left out: {reason}")
+        count, total = len(self.skipped), len(self._data.train) + len(self._data.val)
+        if count > self._max_bad * total:
+            shown = "; ".join(f"{name}: {reason}" for name, reason in list(self.skipped.items())[:3])
+            raise ValueError(
+                f"{count} of the {total} videos cannot be read, more than {100 * self._max_bad:g} % (max_bad): {shown}"
+                + ("; ..." if count > 3 else "")
+            )
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def _numbers(self, bar: _Bar) -> dict[str, float]:
+        """The epoch's row."""
+        bar.say("validating")
+        rates = [group["lr"] / group.get("lr_scale", 1.0) for group in self._optimizer.param_groups]
+        row = {"epoch": self._epoch + 1, "learning_rate": max(rates), "train_loss": self._loss_sum / self.steps}
+        return row | self._validate(bar)
+
+    def _validate(self, bar: _Bar) -> dict[str, float]:
+        """Loss and accuracies of what is going to be saved, on the validation videos, which the processes share."""
+        settings, team, entries = self._settings, self._team, self._data.val
+        network: Any = self._ema.module if self._ema else self.network
+        if team.size > 1:
+            _utils.distribute_bn(network, team.size)  # the first process's running statistics, which are saved, for all
+        classifier = VideoClassifier(
+            network, labels=self._data.labels, batch_size=settings.batch_size, workers=max(1, self._workers)
+        )
+        share = range(len(entries))[team.rank :: team.size]
+        bad: dict[str, str] = {}
+        predictions = classifier.predict_many(
+            [entries[index].video for index in share],
+            settings.clips,
+            settings.crops,
+            on_error=lambda video, error: bad.update({str(video): reason_of(error)}),
+        )
+        found = {share[prediction.index]: prediction.probabilities.numpy() for prediction in predictions}
+        self._skip({entry.name: bad[entry.video] for entry in entries if entry.video in bad}, bar)
+        scores = {index: vector for part in team.gather(found) for index, vector in part.items()}
+        if not scores:
+            raise ValueError(f"none of the {len(entries)} videos to validate on can be read")
+        order = sorted(scores)
+        return _measured(np.stack([scores[i] for i in order]), [entries[i].targets for i in order], self._data)
+
+
+def _measured(scores: Any, targets: list[tuple[int, ...]], data: Data) -> dict[str, float]:
+    """What probabilities (videos, classes) are worth."""
+    if not np.isfinite(scores).all():
+        raise ValueError("the network's scores are no finite numbers any more: lower lr (the learning rate)")
+    shown = np.zeros(scores.shape, bool)
+    for row, classes in zip(shown, targets, strict=True):
+        row[list(classes)] = True
+    likely = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+    if data.multi_label:
+        unlikely = np.log(np.maximum(1 - scores, np.finfo(np.float32).eps))
+        precision = average_precision(scores, shown)
+        return {
+            "val_loss": float(-np.where(shown, likely, unlikely).mean()),
+            "val_mean_average_precision": float(np.nanmean(precision)),
+        }
+    ranks = rank_of(scores, np.array([target for (target,) in targets]))
+    by_class = [float((ranks[shown[:, index]] == 0).mean()) for index in shown.any(0).nonzero()[0]]
+    numbers = {
+        "val_loss": float(-likely[shown].mean()),
+        "val_top1": float((ranks == 0).mean()),
+        "val_top5": float((ranks < 5).mean()),
+        "val_mean_class_accuracy": float(np.mean(by_class)),
+    }
+    if scores.shape[1] <= 5:
+        del numbers["val_top5"]
+    return numbers
+
+
+def _merit(row: Mapping[str, float]) -> tuple[float, float]:
+    name = "val_top1" if "val_top1" in row else "val_mean_average_precision"
+    return row[name], -row["val_loss"]
+
+
+def _objective(
+    settings: Settings, classes: int, multi_label: bool
+) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None]:
+    """The loss, and what mixes clips and targets before it."""
+    smoothing, mix = settings.label_smoothing, None
+    sets = {"multi_label": True} if multi_label else {}
+    try:
+        if settings.mixup:
+            mix = _data.Mixup(settings.mixup, label_smoothing=smoothing, num_classes=classes, **sets)
+        if multi_label:
+            smooth = {"smoothing": smoothing, "smooth_dense": True} if smoothing and not mix else {"smoothing": 0.0}
+            return _loss.BinaryCrossEntropy(**smooth), mix
+    except TypeError as error:
+        raise MissingDependencyError(
+            "for sets of labels, label_smoothing and mixup need a newer timm: pip install --upgrade timm"
+        ) from error
+    if mix:
+        return _loss.SoftTargetCrossEntropy(), mix
+    return _loss.LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss(), None
+
+
+@contextmanager
+def _told_of_memory(settings: Settings, network: VideoNetwork[Any], device: torch.device) -> Iterator[None]:
+    """Out of memory says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "DataLoader worker" in str(error):
+            raise MemoryError(
+                "a process that decodes videos was ended, probably for its memory: lower workers"
+            ) from error
+        if not _is_out_of_memory(error):
+            raise
+        config = network.config
+        remedies = ["lower batch_size and raise accumulate as much"]
+        if not any(getattr(module, "grad_checkpointing", False) for module in network.modules()):
+            remedies.append("set grad_checkpointing")
+        if settings.amp is None:
+            remedies.append('set amp to "bfloat16"')
+        raise MemoryError(
+            f"a batch of {settings.batch_size} clips ({config.clip_frames} frames, crop {config.crop}) does not fit in "
+            f"the memory of {device}: {', or '.join(remedies)}"
+        ) from error
+
+
+class _Bar:
+    """Progress in steps, on a terminal."""
+
+    def __init__(self, total: int, initial: int, show: bool) -> None:
+        from tqdm import tqdm
+
+        layout = "{desc}{percentage:3.0f} % |{bar}| {n_fmt} of {total_fmt} steps, {remaining} left{postfix}"
+        settings = {"bar_format": layout, "leave": False, "dynamic_ncols": True}
+        self._bar = tqdm(total=total, initial=initial, disable=None if show else True, **settings)
+        self._show = show
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, epoch: int, loss: float) -> None:
+        """One more step is done."""
+        self._bar.set_description_str(f"epoch {epoch + 1}, ", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update()
+
+    def say(self, text: str) -> None:
+        """What is being done."""
+        self._bar.set_postfix_str(text)
+
+    def tell(self, row: Mapping[str, float]) -> None:
+        """An epoch's numbers, a line that stays."""
+        if self._show:
+            self._bar.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()), file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """A warning beside the bar."""
+        with self._bar.external_write_mode():
+            warnings.warn(text, RuntimeWarning, stacklevel=2)

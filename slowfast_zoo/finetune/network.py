@@ -1,0 +1,118 @@
+"""A network that fits the data, prepared for its training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+from slowfast_zoo.factory import create_model, create_transform
+from slowfast_zoo.inference.classifier import labels_of, model_name
+from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
+from slowfast_zoo.models import VideoNetwork
+from slowfast_zoo.models.freezing import freeze
+from slowfast_zoo.models.network import MIN_SIDE
+from slowfast_zoo.video import ClipTransform
+
+from .data import Data
+from .settings import SPLIT_CLIPS, Settings
+
+
+def fitting_network(
+    model: str | VideoNetwork[Any], data: Data, *, pretrained: bool, crop: int | None
+) -> tuple[VideoNetwork[Any], Data]:
+    """A network with an output for each class, and the data in the order of its outputs.
+
+    Args:
+        model: a name, whose classifier is replaced unless it has these very classes, or a network that has to fit.
+        data: what it is to be trained on.
+        pretrained: load a name's weights.
+        crop: another crop than a name's own.
+
+    Raises:
+        ValueError: an unknown name, a network that does not classify clips or has other classes, or ``crop`` for one.
+        TypeError: not a network from ``create_model``.
+        WeightsError: the weights cannot be found or loaded.
+    """
+    count = len(data.labels)
+    if isinstance(model, str):
+        overrides: dict[str, Any] = {} if crop is None else {"crop": crop}
+        network: Any = create_model(model, pretrained, **overrides)
+        _check_kind(network)
+        own = labels_of(network)
+        if data.named and own is not None and set(own) == set(data.labels):
+            return network, data.with_labels(own)
+        network.reset_classifier(count)
+        return network, data
+    _check_kind(model)
+    if crop is not None:
+        raise ValueError("crop goes with the name of a model; a network has its own: create_model(..., crop=...)")
+    own = labels_of(model)
+    others = data.named and own is not None and set(own) != set(data.labels)
+    if model.num_classes != count or others:
+        what = f"{model.num_classes} outputs" if model.num_classes != count else "outputs for other classes"
+        raise ValueError(
+            f"the network has {what}, and the data have {count} classes ({', '.join(data.labels[:3])}, ...): call "
+            f"model.reset_classifier({count}) first, or pass the model's name"
+        )
+    return model, data if own is None else data.with_labels(own)
+
+
+def _check_kind(model: Any) -> None:
+    if not isinstance(model, VideoNetwork):
+        raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
+    if model.optimized:
+        raise ValueError("an optimised network does not train: use the network that it was made from")
+    if model.config.roi:
+        raise ValueError("the network detects actions in boxes; fine-tuning is for networks that classify clips")
+
+
+def prepare(
+    network: VideoNetwork[Any], data: Data, settings: Settings, device: torch.device, *, grad_checkpointing: bool
+) -> ClipTransform:
+    """Let a network be what is going to be trained and saved; gives the transform for training.
+
+    Raises:
+        ValueError: a kind of batch norm that the device does not have.
+    """
+    if settings.batch_norm == "sync" and device.type != "cuda":
+        raise ValueError('batch_norm="sync" is PyTorch\'s SyncBatchNorm, which is for GPUs: choose another')
+    activation = "sigmoid" if data.multi_label else "softmax"
+    network.config = network.config.replace(drop_rate=settings.drop_rate, head_activation=activation)
+    network.head.dropout.p = settings.drop_rate
+    record = network.pretrained_cfg
+    network.pretrained_cfg = {
+        **record,
+        "tag": "",  # these are no published weights any more
+        "labels": data.labels if data.named else None,
+        "flip": settings.flip,
+        # Training counts strides by time, so that clips are to be placed by time.
+        "clip_sampling": "segments" if record.get("clip_sampling") == "segments" else "uniform",
+    }
+    if record.get("view_average") == "max" and not data.multi_label:
+        network.pretrained_cfg["view_average"] = "scores"
+    network.to(device)
+    if grad_checkpointing:
+        network.set_grad_checkpointing()
+    freeze(network, settings.freeze, batch_norm=settings.batch_norm == "frozen")
+    if settings.batch_norm == "sync":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    if settings.batch_norm == "split":
+        SplitBatchNorm3d.convert(network, SPLIT_CLIPS)
+    # The paper crops 224 of 256 in training, and tests on 256.
+    crop = max(MIN_SIDE, min(record["crop"], record["scale"] * 7 // 8))
+    return create_transform(network, training=True, crop=crop)
+
+
+def described(network: VideoNetwork[Any]) -> str:
+    """A network's architecture, the weights that it began with, and a digest of all else but its weights now."""
+    content = json.dumps([network.config.to_dict(), network.frozen_stages, network.frozen_norms], sort_keys=True)
+    names = (
+        model_name(network),
+        network.pretrained_cfg.get("based_on"),
+        hashlib.sha256(content.encode()).hexdigest()[:8],
+    )
+    return " ".join(filter(None, names))

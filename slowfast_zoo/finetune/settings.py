@@ -1,0 +1,102 @@
+"""How a network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from slowfast_zoo.models.config import FEATURE_NAMES
+
+BatchNorm = Literal["batch", "sync", "split", "frozen"]
+Precision = Literal["bfloat16", "float16"]
+
+SPLIT_CLIPS = 8  # of which batch norm takes the statistics in the paper
+
+# The paper trains with a rate of 1.6 for 1024 clips a step (its appendix), which is 0.1 for 64; rates grow with clips.
+_SCRATCH_RATE = 0.1 / 64
+# Pretrained weights are to be moved, not lost: an experience, and no figure of the paper's.
+_FINETUNE_RATE = _SCRATCH_RATE / 4
+# With a sigmoid for each class the loss is a mean over classes, and gradients are small: what the paper fine-tunes
+# Charades with, 0.0375 for 16 clips.
+_SETS_RATE = 0.0375 / 16
+# The paper warms up for 8 of 60 thousand steps.
+_WARMUP = 2 / 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a training's result depends on beside network and data; :func:`~slowfast_zoo.finetune.finetune` says what.
+
+    Raises:
+        ValueError: a value that makes no sense.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulate: int
+    lr: float | None
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    warmup_epochs: float | None
+    layer_decay: float | None
+    drop_rate: float
+    flip: bool
+    label_smoothing: float
+    mixup: float
+    freeze: str | None
+    batch_norm: BatchNorm
+    amp: Precision | None
+    clip_grad: float | None
+    ema: float | None
+    clips: int
+    crops: int | str
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "clips"):
+            self._check(name, lambda value: isinstance(value, int) and value >= 1, "a whole number from 1")
+        self._check("seed", lambda value: isinstance(value, int) and value >= 0, "a whole number from 0")
+        for name in ("lr", "clip_grad"):
+            self._check(name, lambda value: value is None or 0 < value < float("inf"), "above 0")
+        for name in ("weight_decay", "mixup"):
+            self._check(name, lambda value: 0 <= value < float("inf"), "at least 0")
+        for name in ("momentum", "drop_rate", "label_smoothing"):
+            self._check(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
+        for name in ("layer_decay", "ema"):
+            self._check(name, lambda value: value is None or 0 < value < 1, "above 0 and below 1")
+        self._check(
+            "warmup_epochs", lambda v: v is None or 0 <= v < self.epochs, f"from 0 to below {self.epochs} epochs"
+        )
+        for name, known in (("batch_norm", get_args(BatchNorm)), ("amp", (None, *get_args(Precision)))):
+            self._check(name, known.__contains__, "one of " + ", ".join(map(repr, known)))
+        self._check("freeze", (None, *FEATURE_NAMES).__contains__, f"one of {', '.join(FEATURE_NAMES)}, or None")
+        if self.mixup and self.batch_size % 2:
+            raise ValueError(f"mixup mixes pairs of clips and needs an even batch_size, not {self.batch_size}")
+        if self.batch_norm == "split" and self.batch_size % SPLIT_CLIPS:
+            raise ValueError(
+                f'batch_norm="split" takes the statistics of {SPLIT_CLIPS} clips each, so batch_size must be a '
+                f"multiple of {SPLIT_CLIPS}, not {self.batch_size}"
+            )
+
+    def _check(self, name: str, fits: Callable[[Any], bool], wanted: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not fits(value):
+            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+    def rate(self, processes: int, *, pretrained: bool, multi_label: bool) -> float:
+        """The highest learning rate."""
+        if self.lr is not None:
+            return self.lr
+        a_clip = _SETS_RATE if multi_label else _FINETUNE_RATE if pretrained else _SCRATCH_RATE
+        return a_clip * self.batch_size * self.accumulate * processes
+
+    def warmup(self, steps_an_epoch: int) -> int:
+        """Steps of linear warm-up."""
+        epochs = _WARMUP * self.epochs if self.warmup_epochs is None else self.warmup_epochs
+        return min(round(epochs * steps_an_epoch), self.epochs * steps_an_epoch - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
