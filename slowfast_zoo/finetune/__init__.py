@@ -95,7 +95,8 @@ def finetune(
     network's own scale and 1.25 times that ([256, 320] for most), a random crop of seven eighths (224 of 256), mirrored
     half of the time.
 
-    Under torchrun the processes share each step; a script calls this function as it would alone. What is left of an
+    Under torchrun the processes share each step; a script calls this function as it would alone, and finds
+    ``torch.distributed`` initialised afterwards. What is left of an
     epoch's videos after its last whole step is left out; the next epoch has another order.
 
     Args:

@@ -161,7 +161,12 @@ class Trainer:
             folder.write_state(self.state())  # before anything else, so that the folder is known for what it is
             folder.clear()
         saved = time.monotonic()
-        with _Bar(epochs * self.steps, self._epoch * self.steps + self._step, progress and first) as bar:
+        with (
+            warnings.catch_warnings(),
+            _Bar(epochs * self.steps, self._epoch * self.steps + self._step, progress and first) as bar,
+        ):
+            # DistributedDataParallel's, of gradients that lie in memory as the convolutions on CPUs leave them.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             while self._epoch < epochs:
                 self._model.train()
                 batches = self._batches()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,19 +76,28 @@ class Team:
 
 @contextmanager
 def processes(device: str | torch.device | None) -> Iterator[Team]:
-    """The processes of torchrun, or those that the caller's ``torch.distributed`` has, or this one alone."""
-    started = False
+    """The processes of torchrun, or those that the caller's ``torch.distributed`` has, or this one alone.
+
+    What torchrun's processes share is left as it is afterwards, for what else the script does.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ and not dist.is_initialized():
         on_gpu = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
         started = True
+    else:
+        started = False
     team = Team()
     try:
         yield team
     finally:
         team.close()
-        if started:
-            dist.destroy_process_group()
+    if started:  # after a failure this could wait for the others
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def device_of(device: str | torch.device | None, team: Team) -> torch.device:

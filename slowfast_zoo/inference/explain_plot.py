@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 
 _COLOURS = {"slow": "#1f6f8b", "fast": "#d9822b", "network": "#1f6f8b"}  # of the pathways, as in the other pictures
-_NAMES = {"slow": "Slow pathway", "fast": "Fast pathway", "network": "The network"}
+_NAMES = {"slow": "Slow pathway", "fast": "Fast pathway", "network": "network"}
 _HEAT = "inferno"  # as even to the eye as to the number
 _LOWEST, _FULL = 0.15, 0.6  # no colour up to the one, and no more of it beyond the other
 _STRONGEST = 0.75  # of the colour, beside the picture
 _COLOURED = 0.35  # what is left of the frame's own colours, which would mix with those of the heat
-_PIXELS = 180  # an inch in a picture's data; drawn smaller
+_PIXELS, _BETWEEN = 180, 5  # an inch in a picture's data, which is drawn smaller; and between its frames
 _STRIP, _CURVE = 3.0, 1.2  # inches
 _CAPTIONED = 8  # columns
 
@@ -151,10 +151,10 @@ def _draw(figure: Figure, explanation: VideoExplanation) -> None:
         axes.imshow(picture, interpolation="antialiased")
         axes.set_anchor("NW")
         axes.set_axis_off()
-        share = f", {100 * shares[name]:.0f} % of the heat" if len(strips) > 1 else ""
+        share = f": {100 * shares[name]:.0f} % of the heat" if len(strips) > 1 else ""
         count = len(found.frames[name])
-        counted = f"{count} frames" if count > 1 else "frame"
-        put_title(axes, f"{_NAMES[name]}{share}: {found.layers[name]} over its {counted}", _COLOURS[name])
+        about = f"{found.layers[name]}, {count} frame{'s' if count > 1 else ''}"
+        put_title(axes, f"Where the {_NAMES[name]} looks ({about}){share}", _COLOURS[name])
         if columns <= _CAPTIONED:
             _captions(axes, picture, columns, [explanation.span.times[frame] for frame in found.frames[name]])
         top += tall + TITLE + AIR
@@ -166,7 +166,8 @@ def _captions(axes: Axes, picture: Pixels, columns: int, times: Sequence[float])
     """The second of each frame of a montage, in its lower left corner."""
     rows = math.ceil(len(times) / columns)
     for index, time in enumerate(times):
-        x, y = index % columns * picture.shape[1] / columns, (index // columns + 1) * picture.shape[0] / rows
+        x = index % columns * (picture.shape[1] + _BETWEEN) / columns
+        y = (index // columns + 1) * (picture.shape[0] + _BETWEEN) / rows - _BETWEEN
         box = {"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.5}
         style: dict[str, Any] = {"size": 7.5, "color": "white", "bbox": box}
         axes.annotate(f"{time:.2f} s", (x, y), (4, 9), textcoords="offset points", annotation_clip=False, **style)
@@ -197,11 +198,10 @@ def _layout(count: int, aspect: float, full: float) -> tuple[int, float]:
 def _montage(tiles: Sequence[Pixels], columns: int) -> Pixels:
     """Pictures (H, W, 3) of one size in rows, with white between them."""
     height, width = tiles[0].shape[:2]
-    gap = max(2, height // 40)
     rows = math.ceil(len(tiles) / columns)
-    whole = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    whole = np.full((rows * (height + _BETWEEN) - _BETWEEN, columns * (width + _BETWEEN) - _BETWEEN, 3), 255, np.uint8)
     for index, tile in enumerate(tiles):
-        y, x = index // columns * (height + gap), index % columns * (width + gap)
+        y, x = index // columns * (height + _BETWEEN), index % columns * (width + _BETWEEN)
         whole[y : y + height, x : x + width] = tile
     return whole
 
