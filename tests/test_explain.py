@@ -150,6 +150,20 @@ def test_equals_the_straightforward_way(name: str, layer: str, settings: dict[st
         torch.testing.assert_close(x[..., 0, step // 2], half, atol=1e-4, rtol=0)
 
 
+def test_positions_look_where_the_maps_put_them() -> None:
+    """In the bundled network, by the gradients of a position with respect to the pixels."""
+    model = sfz.create_model("slowfast_tiny_4x8.motion", pretrained=True).eval()
+    generator = torch.Generator().manual_seed(0)
+    noise = F.interpolate(torch.randn(1, 48, 28, 28, generator=generator), scale_factor=4, mode="bicubic")
+    clip = noise.view(1, 3, 16, 112, 112).requires_grad_()
+    pixels = torch.arange(112)
+    for x in model.forward_stages(clip, (3,))[0]:
+        for i in (1, 3, 5):
+            (gradient,) = torch.autograd.grad(x[0, :, x.shape[2] // 2, 3, i].square().sum(), clip, retain_graph=True)
+            energy = gradient.square().sum((0, 1, 2, 3))
+            assert float((energy * pixels).sum() / energy.sum()) == pytest.approx(16 * i, abs=4)
+
+
 def test_over_the_clip() -> None:
     """Slow frames are 0, 5, 10 and 15; between them the map changes evenly."""
     found = explain(network(), clip_for(network()))

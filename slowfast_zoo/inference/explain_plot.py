@@ -156,7 +156,8 @@ def _draw(figure: Figure, explanation: VideoExplanation) -> None:
         about = f"{found.layers[name]}, {count} frame{'s' if count > 1 else ''}"
         put_title(axes, f"Where the {_NAMES[name]} looks ({about}){share}", _COLOURS[name])
         if columns <= _CAPTIONED:
-            _captions(axes, picture, columns, [explanation.span.times[frame] for frame in found.frames[name]])
+            times = [min(span.times[frame], explanation.duration) for frame in found.frames[name]]
+            _captions(axes, picture, columns, times)
         top += tall + TITLE + AIR
     _scale(figure, height)
     _curve(panel(top, _CURVE), explanation)
@@ -278,7 +279,7 @@ def _surroundings(explanation: VideoExplanation, lefts: Sequence[int], width: in
     draw = ImageDraw.Draw(image, "RGBA")
     draw.text((2 * lefts[0], _CAPTION), "the clip", _WHITE, _font(26), anchor="lm")
     for name, left in zip(names, lefts[1:], strict=True):
-        texts = [_NAMES[name]]
+        texts = [f"the {_NAMES[name]}"]
         if len(names) > 1:
             percent = f"{100 * shares[name]:.0f} %"
             texts = [f"{_NAMES[name]}, {percent} of the heat", f"{name}, {percent}", name]
