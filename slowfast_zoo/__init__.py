@@ -18,9 +18,10 @@ from .models import NonLocalConfig, RoIConfig
 if TYPE_CHECKING:
     from .inference.classifier import VideoClassifier
     from .inference.detector import ActionDetector
-    from .inference.results import Prediction
+    from .inference.explain import explain
     from .inference.export import export_model
     from .inference.optimize import optimize_for_inference
+    from .inference.results import Prediction
     from .timm_registry import register_with_timm
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "WeightsError",
     "create_model",
     "create_transform",
+    "explain",
     "export_model",
     "list_models",
     "load_checkpoint",
@@ -51,6 +53,7 @@ _LAZY = {
     "ActionDetector": ".inference.detector",
     "Prediction": ".inference.results",
     "VideoClassifier": ".inference.classifier",
+    "explain": ".inference.explain",
     "export_model": ".inference.export",
     "optimize_for_inference": ".inference.optimize",
     "register_with_timm": ".timm_registry",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import math
 import shutil
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.data import Mixup
 from torch import Tensor, nn
 
 import slowfast_zoo as sfz
@@ -444,7 +446,7 @@ def test_clipped_gradients_and_averaged_weights(plain: dict[str, Tensor], data: 
     model = network()
     average = trained(model, data, tmp_path / "c", batch_size=6, ema=0.9)
     torch.testing.assert_close(changes(dict(model.named_parameters())), changes(plain))
-    assert float(changes(average).norm()) < 0.9 * float(changes(plain).norm()), "the average is what is written"
+    assert float(changes(average).norm()) < 0.95 * float(changes(plain).norm()), "the average is what is written"
 
 
 # Data
@@ -686,7 +688,7 @@ def test_the_order_of_a_networks_own_classes(data: Path, tmp_path: Path) -> None
     assert equal(tmp_path / "0", tmp_path / "1")
 
 
-def test_sets_of_labels(data: Path, tmp_path: Path) -> None:
+def test_sets_of_labels(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         f"{part}/{name}/{i}.mp4,{label}"
         for part, indices in (("train", range(4)), ("val", (4, 5)))
@@ -695,10 +697,8 @@ def test_sets_of_labels(data: Path, tmp_path: Path) -> None:
     ]
     for name, part in (("train.csv", lines[:12]), ("val.csv", lines[12:])):
         (data / name).write_text("path,label\n" + "\n".join(part) + "\n")
-    model: Any = network(head_activation="softmax")
-    result = finetune(
-        model, data / "train.csv", data / "val.csv", output=tmp_path / "a", epochs=3, batch_size=4, label_smoothing=0.1
-    )
+    lists = data / "train.csv", data / "val.csv"
+    result = finetune(network(), *lists, output=tmp_path / "a", epochs=2, batch_size=4)
     row = result.history[-1]
     assert row.keys() == {"epoch", "learning_rate", "train_loss", "val_loss", "val_mean_average_precision"}
     classify = VideoClassifier(f"local-dir:{result.best}", optimize=False)
@@ -708,8 +708,13 @@ def test_sets_of_labels(data: Path, tmp_path: Path) -> None:
     shown = np.array([[0, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
     loss = -np.where(shown, np.log(scores), np.log(1 - scores)).mean()
     assert loss == pytest.approx(best["val_loss"], rel=1e-4)
-    mixed = finetune(network(), data / "train.csv", data / "val.csv", output=tmp_path / "b", mixup=0.5, **SHORT)
-    assert mixed.history[0]["learning_rate"] < 0.02
+    assert best["learning_rate"] < 0.0375 / 16 * 4
+    smooth = {**SHORT, "epochs": 1, "mixup": 0.5, "label_smoothing": 0.1}
+    if "multi_label" in inspect.signature(Mixup).parameters:
+        assert finetune(network(), *lists, output=tmp_path / "b", **smooth).history[0]["train_loss"] > 0
+    monkeypatch.setattr(loop._data, "Mixup", lambda *args, num_classes, label_smoothing: None)
+    with pytest.raises(MissingDependencyError, match="newer timm"):
+        finetune(network(), *lists, output=tmp_path / "c", **smooth)
 
 
 # Settings

@@ -166,7 +166,18 @@ def test_timm_leaves_frozen_parameters_out() -> None:
     }
 
 
-# Batch norm over a few clips
+# Batch norm over all processes' clips, and over a few
+
+
+def test_synchronised_batch_norms() -> None:
+    """PyTorch's go on with what is frozen, and are saved as others are."""
+    model, plain = network(), network()
+    freeze(model, "res2")
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    model.train()
+    assert not model.slow.res2.blocks[0].conv1.norm.training and model.slow.res3.blocks[0].conv1.norm.training
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(clip()), plain.eval()(clip()))
 
 
 @pytest.mark.parametrize("sizes", [(8, 8), (8, 8, 3), (5,)])

@@ -44,7 +44,7 @@ def decoders() -> list[threading.Thread]:
 def test_many_videos_give_what_each_gives_alone(model: Any, videos: list[Path], workers: int, crops: int | str) -> None:
     classify = VideoClassifier(model, workers=workers, batch_size=4)
     found = list(classify.predict_many(videos, clips=3, crops=crops))
-    assert [prediction.index for prediction in found] == [0, 1, 2, 3, 4]
+    assert [prediction.position for prediction in found] == [0, 1, 2, 3, 4]
     assert [prediction.video for prediction in found] == [str(video) for video in videos]
     for prediction, video in zip(found, videos, strict=True):
         alone = VideoClassifier(model, batch_size=1)(video, clips=3, crops=crops)
@@ -82,7 +82,7 @@ def test_bad_videos_are_told_of_and_left_out(model: Any, videos: list[Path], tmp
     told: list[tuple[Any, Exception]] = []
     classify = VideoClassifier(model, workers=workers)
     found = list(classify.predict_many(mixed, clips=1, crops=1, on_error=lambda *failure: told.append(failure)))
-    assert [prediction.index for prediction in found] == [1, 3]
+    assert [prediction.position for prediction in found] == [1, 3]
     assert [video for video, _ in told] == [mixed[0], mixed[2], mixed[4]]
     assert [type(error) for _, error in told] == [FileNotFoundError, VideoDecodeError, VideoDecodeError]
     with pytest.raises(FileNotFoundError, match=r"gone\.mp4"):
@@ -107,7 +107,7 @@ def test_whoever_stops_early_leaves_no_thread(model: Any, videos: list[Path]) ->
             yield videos[1]
 
     predictions = VideoClassifier(model, batch_size=2, workers=2).predict_many(endless(), clips=1, crops=1)
-    assert next(predictions).index == 0
+    assert next(predictions).position == 0
     assert len(decoders()) == 2
     predictions.close()  # type: ignore[attr-defined]
     assert not decoders()

@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
                 records.append(prediction.to_dict())
             else:
                 progress.print(text_of(prediction, number == 0))
-            with progress.failing(names[prediction.index], ValueError):
-                files.write(names[prediction.index], prediction, classifier, progress)
+            with progress.failing(names[prediction.position], ValueError):
+                files.write(names[prediction.position], prediction, classifier, progress)
             progress.advance()
     if args.json:
         print(json.dumps(records, indent=2))

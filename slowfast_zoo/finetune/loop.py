@@ -324,7 +324,7 @@ class Trainer:
             settings.crops,
             on_error=lambda video, error: bad.update({str(video): reason_of(error)}),
         )
-        found = {share[prediction.index]: prediction.probabilities.numpy() for prediction in predictions}
+        found = {share[prediction.position]: prediction.probabilities.numpy() for prediction in predictions}
         self._skip({entry.name: bad[entry.video] for entry in entries if entry.video in bad}, bar)
         scores = {index: vector for part in team.gather(found) for index, vector in part.items()}
         if not scores:

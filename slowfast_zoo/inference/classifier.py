@@ -204,7 +204,7 @@ class VideoClassifier:
             fps: see there.
 
         Yields:
-            Predictions in the order of the videos; ``index`` is the position among them.
+            Predictions in the order of the videos; ``position`` is that among them.
         """
         return self._predict(videos, clips, crops, top_k, fps, on_error, ViewBar(False))
 
@@ -398,7 +398,7 @@ class VideoClassifier:
                 crops=seen,
                 top_k=min(top_k, len(self.labels)),
                 slow_frames=config.slow_indices(),
-                index=scored.index,
+                position=scored.index,
             )
             for scored in found
         )

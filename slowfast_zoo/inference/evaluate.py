@@ -153,7 +153,7 @@ def evaluate(
             own = os.fspath(results) + (f".rank{team.rank}" if team.size > 1 else "")
             file = stack.enter_context(_ResultsFile(Path(own), header))
         for prediction in predictions:
-            index = share[prediction.index]
+            index = share[prediction.position]
             scores = prediction.probabilities.numpy()
             if not np.isfinite(scores).all():
                 video = chosen[index].video

@@ -180,9 +180,10 @@ def score_videos(
     def decode_all() -> None:
         while True:
             with lock:
-                index, video = next(source, (-1, None))
-            if index < 0:
+                following = next(source, None)
+            if following is None:
                 return put(None)
+            index, video = following
             try:
                 with open_video(video, fps=fps) as reader:
                     scored = Scored(index, video_name(video), reader.duration, spans_of(reader))

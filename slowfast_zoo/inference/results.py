@@ -60,7 +60,7 @@ class Prediction(Sequence[tuple[str, float]]):
         crops: crops that each clip was seen in, 1 or 3, or "full" for the whole frame.
         top_k: length of the sequence.
         slow_frames: which frames of a clip the Slow pathway takes; all, in a network of one pathway.
-        index: position of the video among those that were given.
+        position: of the video among those that were given.
     """
 
     video: str
@@ -73,7 +73,7 @@ class Prediction(Sequence[tuple[str, float]]):
     crops: int | str
     top_k: int
     slow_frames: tuple[int, ...] = field(repr=False)
-    index: int = 0
+    position: int = 0
 
     @property
     def short(self) -> bool:

@@ -148,8 +148,8 @@ class VideoNetwork(nn.Module, Generic[Config]):
             TypeError: not a floating-point tensor, or not of the network's dtype; boxes that are no tensors.
             ValueError: a shape that does not fit; boxes missing in detection, or given in classification.
         """
-        boxes = self._boxes(clip, boxes)
-        return self.forward_head(self.forward_features(clip), boxes=boxes)
+        found = self._boxes(clip, boxes)
+        return self.forward_head(self.forward_features(clip), boxes=found)
 
     def probabilities(self, clip: Clip, boxes: Boxes | Literal["full"] | None = None) -> Tensor:
         """Class probabilities (B, num_classes), as the weights' own project computes them at test time.
@@ -160,10 +160,10 @@ class VideoNetwork(nn.Module, Generic[Config]):
         """
         if not self.num_classes:
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
-        boxes = self._boxes(clip, boxes)
+        found = self._boxes(clip, boxes)
         maps = self._maps_for_head(self.forward_features(clip))
         if isinstance(self.head, RoIHead):
-            logits = self.forward_head(maps, boxes=boxes).unsqueeze(1)  # (K, 1, num_classes)
+            logits = self.forward_head(maps, boxes=found).unsqueeze(1)  # (K, 1, num_classes)
         else:
             logits = self.head.positions(maps)  # (B, P, num_classes)
         if self.config.head_average == "logits":
@@ -330,7 +330,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         if not isinstance(boxes, str):
             return boxes
         if boxes != WHOLE_FRAME:
-            raise ValueError(f'boxes are tensors, or "{WHOLE_FRAME}" for the whole frame of each clip, not {boxes!r}')
+            raise TypeError(f'boxes are tensors, or "{WHOLE_FRAME}" for the whole frame of each clip, not str {boxes!r}')
         frames = clip if isinstance(clip, Tensor) else clip[-1]
         height, width = frames.shape[-2:]
         return [frames.new_tensor([[0, 0, width, height]], dtype=torch.float32) for _ in range(len(frames))]
