@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ._torchvision import check_torchvision
 from .errors import ExportError, MissingDependencyError, SlowFastZooError, VideoDecodeError, WeightsError
 from .factory import create_model, create_transform, list_models, load_checkpoint, load_image_weights
-from .models import NonLocalConfig, RoIConfig
+from .models import NonLocalConfig, RoIConfig, freeze, unfreeze
 
 if TYPE_CHECKING:
+    from .finetuning import FinetuneResult, finetune
     from .inference.classifier import VideoClassifier
     from .inference.detector import ActionDetector
     from .inference.explain import explain
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ActionDetector",
     "ExportError",
+    "FinetuneResult",
     "MissingDependencyError",
     "NonLocalConfig",
     "Prediction",
@@ -41,11 +43,14 @@ __all__ = [
     "create_transform",
     "explain",
     "export_model",
+    "finetune",
+    "freeze",
     "list_models",
     "load_checkpoint",
     "load_image_weights",
     "optimize_for_inference",
     "register_with_timm",
+    "unfreeze",
 ]
 
 # Imported on first use: they are only needed once a network exists.
@@ -54,6 +59,8 @@ _LAZY = {
     "Prediction": ".inference.results",
     "VideoClassifier": ".inference.classifier",
     "explain": ".inference.explain",
+    "FinetuneResult": ".finetuning",
+    "finetune": ".finetuning",
     "export_model": ".inference.export",
     "optimize_for_inference": ".inference.optimize",
     "register_with_timm": ".timm_registry",
@@ -64,7 +71,8 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_LAZY[name], __name__), name)
+        globals()[name] = value = getattr(import_module(_LAZY[name], __name__), name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

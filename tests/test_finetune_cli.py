@@ -14,7 +14,7 @@ import pytest
 
 import slowfast_zoo as sfz
 from slowfast_zoo.cli import finetune as command
-from slowfast_zoo.finetune import FinetuneResult, finetune
+from slowfast_zoo.finetuning import FinetuneResult, finetune
 from slowfast_zoo.video.encode import write_video
 
 
@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         calls.append((args, kwargs))
         return FinetuneResult(Path("out/best"), Path("out/last"), (row,), 1, (("a.mp4", "no video"),))
 
-    monkeypatch.setattr(sys.modules["slowfast_zoo.finetune"], "finetune", recorded)
+    monkeypatch.setattr(sys.modules["slowfast_zoo.finetuning"], "finetune", recorded)
     return calls
 
 

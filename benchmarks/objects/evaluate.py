@@ -23,11 +23,11 @@ import av
 import numpy as np
 import torch
 import torchvision
-from data import PARTS, read_truth
 from tqdm import tqdm
-from train import NAME
 
 import slowfast_zoo
+from benchmarks.objects.data import PARTS, read_truth
+from benchmarks.objects.train import NAME
 from slowfast_zoo.inference.ava import AvaBoxes
 from slowfast_zoo.inference.detector import ActionDetector
 from slowfast_zoo.inference.frame_map import FrameMAP, frame_map

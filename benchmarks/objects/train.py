@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import read_truth
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import slowfast_zoo
+from benchmarks.objects.data import read_truth
 from slowfast_zoo.video import VideoReader, keyframe_clips
 from slowfast_zoo.video.objects import OBJECT_ACTIONS
 from slowfast_zoo.video.transforms import resized_size

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from slowfast_zoo.errors import SlowFastZooError
 
-from . import bench, detect, evaluate, explain, export, features, models, predict, weights
+from . import bench, detect, evaluate, explain, export, features, finetune, models, predict, weights
 
 _INTERRUPTED, _READER_GONE = 130, 141  # what shells report for SIGINT and SIGPIPE
 
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     features.add_command(commands)
     detect.add_command(commands)
     explain.add_command(commands)
+    finetune.add_command(commands)
     evaluate.add_command(commands)
     weights.add_commands(commands)
     export.add_command(commands)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .videos import crops
 
 if TYPE_CHECKING:
-    from slowfast_zoo.finetune import FinetuneResult
+    from slowfast_zoo.finetuning import FinetuneResult
 
 # What of the options the function that does the work is not given by their names.
 _OWN = ("run", "data", "model", "output", "labels", "json")
@@ -59,7 +59,7 @@ def _add_schedule(add: Any) -> None:
     add("--epochs", type=int, metavar="N", help="how often each video is seen (default: 20)")
     add("--batch-size", type=int, metavar="N", help="clips of a process at once (default: 8)")
     add("--accumulate", type=int, metavar="N", help="batches of a step (default: 1)")
-    add("--lr", type=float, metavar="RATE", help="highest learning rate (default: by the clips of a step, a quarter of "
+    add("--lr", type=float, metavar="RATE", help="highest learning rate (default: by the clips of a step, half of "
         "the paper's 0.1 for 64)")  # fmt: skip
     add("--warmup-epochs", type=float, metavar="N", help="epochs of linear warm-up (default: 2/15 of them)")
     add("--optimizer", metavar="NAME", help="any of timm's (default: sgd, with Nesterov's momentum)")
@@ -104,7 +104,7 @@ def _add_machine(add: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and print; in several processes, only the first prints."""
-    from slowfast_zoo.finetune import finetune
+    from slowfast_zoo.finetuning import finetune
 
     settings = {name: value for name, value in vars(args).items() if name not in _OWN}
     if "labels" in args:

@@ -17,14 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from slowfast_zoo.video.dataset import VIDEO_SUFFIXES
+
 if TYPE_CHECKING:
     from slowfast_zoo.video import VideoInput
 
-# What a folder is searched for. A file of any other name can be given by itself.
-VIDEO_SUFFIXES = (
-    *(".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-    *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
-)
 WORDS_HELP = (
     "video files, folders (the videos in them and in the folders within; a folder of images is one video), patterns "
     "such as 'clips/**/*.mp4', URLs, or - for a list of them on standard input, one a line"

@@ -86,7 +86,7 @@ class BatchRunner:
             try:
                 rows.append(function(few.to(device=parameter.device, dtype=parameter.dtype)).float().cpu())
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._shrink(len(few), tuple(views.shape[1:]), parameter.device, error)
         return torch.cat(rows)
@@ -277,7 +277,8 @@ def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> It
                 on_error(ready.video, ready.error)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator, of whatever kind, had no more memory."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         sign in str(error) for sign in _OUT_OF_MEMORY
     )

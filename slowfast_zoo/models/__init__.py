@@ -2,6 +2,7 @@
 
 from .architectures import ARCHITECTURES, build
 from .config import NetworkConfig, NonLocalConfig, ResNet3DConfig, RoIConfig, SlowFastConfig, config_from_dict
+from .freezing import freeze, unfreeze
 from .network import FeatureNetwork, VideoNetwork, materialize
 from .resnet3d import ResNet3D
 from .slowfast import SlowFast
@@ -19,5 +20,7 @@ __all__ = [
     "VideoNetwork",
     "build",
     "config_from_dict",
+    "freeze",
     "materialize",
+    "unfreeze",
 ]

@@ -330,7 +330,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         if not isinstance(boxes, str):
             return boxes
         if boxes != WHOLE_FRAME:
-            raise TypeError(f'boxes are tensors, or "{WHOLE_FRAME}" for the whole frame of each clip, not str {boxes!r}')
+            raise TypeError(f'boxes are tensors, or "{WHOLE_FRAME}" for the whole frame of each, not str {boxes!r}')
         frames = clip if isinstance(clip, Tensor) else clip[-1]
         height, width = frames.shape[-2:]
         return [frames.new_tensor([[0, 0, width, height]], dtype=torch.float32) for _ in range(len(frames))]

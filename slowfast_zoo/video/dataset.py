@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .source import IMAGE_SUFFIXES
 
-# What a folder is searched for.
+# What a folder is searched for. A file of any other name can be given by itself.
 VIDEO_SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
     *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),

@@ -21,7 +21,7 @@ from torch.utils.data.distributed import DistributedSampler
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference.classifier import VideoClassifier
 from slowfast_zoo.inference.metrics import average_precision, rank_of
-from slowfast_zoo.inference.pipeline import _is_out_of_memory
+from slowfast_zoo.inference.pipeline import is_out_of_memory
 from slowfast_zoo.models import VideoNetwork
 
 from .curves import Board, draw_curves, write_metrics
@@ -397,7 +397,7 @@ def _told_of_memory(settings: Settings, network: VideoNetwork[Any], device: torc
             raise MemoryError(
                 "a process that decodes videos was ended, probably for its memory: lower workers"
             ) from error
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         config = network.config
         remedies = ["lower batch_size and raise accumulate as much"]

@@ -120,9 +120,9 @@ def finetune(
         epochs: how often each video is seen.
         batch_size: clips of a process at once.
         accumulate: batches of a step of the optimizer.
-        lr: the highest learning rate. None depends on the clips of a step: a quarter of 0.1 for 64 of them, the
-            paper's rate being for training from scratch; that itself without ``pretrained``; and 0.0375 for 16
-            (the paper's for Charades) for sets of labels.
+        lr: the highest learning rate. None grows with the clips of a step: 0.1 for 64 of them without ``pretrained``,
+            as in the paper, which trains from scratch; half of that otherwise, which is a choice; and for sets of
+            labels 0.0375 for 16, by which the paper fine-tunes on Charades.
         optimizer: any of timm's; "sgd" is SGD with Nesterov's momentum.
         momentum: of SGD.
         weight_decay: batch norms and biases have none.

@@ -68,7 +68,7 @@ def read_data(
     multi_label: bool | None = None,
     seed: int = 0,
 ) -> Data:
-    """Read and check both parts; the arguments are those of :func:`~slowfast_zoo.finetune.finetune`.
+    """Read and check both parts; the arguments are those of :func:`~slowfast_zoo.finetune`.
 
     Raises:
         ValueError: a list or folder that cannot be used, or data that nothing can be learnt from.
@@ -162,6 +162,9 @@ def _hold_out(
 
 
 def _check(data: Data) -> None:
+    twice = [label for label, count in Counter(data.labels).items() if count > 1]
+    if twice:
+        raise ValueError(f"labels has {twice[0]!r} more than once")
     if len(data.labels) < 2:
         raise ValueError(f"there is one class only ({', '.join(data.labels)}): nothing can be learnt from it")
     for entry in (*data.train, *data.val):

@@ -1,0 +1,148 @@
+"""Whether the bundled camera-motion weights help to learn what they never saw: classes of object motion.
+
+    python -m benchmarks.transfer                      # into results/transfer.json and docs/images/transfer.png
+    python -m benchmarks.transfer --quick --output X   # few videos, one seed: whether all of it works
+
+The same network (slowfast_tiny_4x8), videos, epochs and settings of slowfast_zoo.finetune, three ways:
+
+    head      the weights of slowfast_tiny_4x8.motion, of which only the new classifier is trained
+    full      the same weights, all of which are trained
+    scratch   random weights, all of which are trained
+
+The videos are generated (slowfast_zoo/video/objects.py) and compressed with H.264; those of the validation have seeds of
+their own. Only the learning rate differs: scratch and full have the defaults of finetune, head ten times that of full,
+which is a choice. Each seed draws other training videos, initial weights and orders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import slowfast_zoo as sfz
+from slowfast_zoo.inference.bench import machine
+from slowfast_zoo.video.encode import write_video
+from slowfast_zoo.video.objects import OBJECT_CLASSES, generate_object_video
+
+RESULTS = Path(__file__).parent / "results" / "transfer.json"
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "transfer.png"
+NETWORK, WEIGHTS = "slowfast_tiny_4x8", "slowfast_tiny_4x8.motion"
+WAYS: dict[str, dict[str, Any]] = {
+    "head": {"model": WEIGHTS, "freeze": "res5", "lr": 0.0625},
+    "full": {"model": WEIGHTS},
+    "scratch": {"model": NETWORK, "pretrained": False},
+}
+VALIDATION_SEED = 1_000_000
+TRAIN_SEED = 2_000_000
+
+
+def _write(task: tuple[str, int, Path]) -> None:
+    label, seed, path = task
+    frames, fps = generate_object_video(label, seed)
+    write_video(path, frames, fps)
+
+
+def write_videos(folder: Path, first_seed: int, each: int) -> Path:
+    """A folder for each class, with so many videos."""
+    tasks = []
+    for label in OBJECT_CLASSES:
+        (folder / label).mkdir(parents=True)
+        tasks += [(label, first_seed + index, folder / label / f"{index:03d}.mp4") for index in range(each)]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_write, tasks, chunksize=8))
+    return folder
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    epochs, each, validation, seeds = (2, 2, 1, 1) if quick else (8, 10, 10, 3)
+    runs: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    seconds = dict.fromkeys(WAYS, 0.0)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        val = write_videos(Path(folder, "val"), VALIDATION_SEED, validation)
+        for seed in range(seeds):
+            train = write_videos(Path(folder, f"train{seed}"), TRAIN_SEED + 1000 * seed, each)
+            for way, settings in WAYS.items():
+                begun = time.perf_counter()
+                result = sfz.finetune(
+                    **settings,
+                    train=train,
+                    val=val,
+                    output=Path(folder, f"{way}{seed}"),
+                    epochs=epochs,
+                    flip=False,  # left would become right
+                    seed=seed,
+                    workers=0,
+                )
+                seconds[way] += time.perf_counter() - begun
+                runs[way].append([round(100 * row["val_top1"], 2) for row in result.history])
+                print(f"seed {seed}, {way}: {runs[way][-1]}", flush=True)
+    return {
+        "script": "benchmarks/transfer.py",
+        "classes": list(OBJECT_CLASSES),
+        "training_videos": each * len(OBJECT_CLASSES),
+        "validation_videos": validation * len(OBJECT_CLASSES),
+        "epochs": epochs,
+        "seeds": seeds,
+        "machine": machine(),
+        "minutes": round((time.perf_counter() - start) / 60, 1),
+        "seconds_a_run": {way: round(total / seeds, 1) for way, total in seconds.items()},
+        "top1": runs,
+    }
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Accuracy against epochs: a line for the mean of the seeds, a band from the lowest to the highest."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    epochs = range(1, results["epochs"] + 1)
+    names = {"full": "pretrained, all layers", "head": "pretrained, classifier only", "scratch": "from scratch"}
+    for (way, name), colour in zip(names.items(), ("#1f6f8b", "#d9822b", "#8a8a8a"), strict=True):
+        by_epoch = list(zip(*results["top1"][way], strict=True))
+        mean = [sum(values) / len(values) for values in by_epoch]
+        axes.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colour, alpha=0.18, lw=0)
+        axes.plot(epochs, mean, color=colour, lw=2.2, marker="o", ms=4)
+        label = f"{name}\n{mean[-1]:.0f} %"
+        axes.annotate(label, (epochs[-1], mean[-1]), (8, 0), textcoords="offset points", color=colour, va="center")
+    chance = 100 / len(results["classes"])
+    axes.axhline(chance, color="#bbbbbb", lw=1, ls=":")
+    axes.annotate("chance", (1, chance), (0, 3), textcoords="offset points", color="#8a8a8a", size=8)
+    axes.set_xlim(0.8, results["epochs"] * 1.32)
+    axes.set_ylim(0, 100)
+    axes.set_xticks(list(epochs))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("top-1 on held-out videos, %")
+    axes.set_title(
+        f"12 classes of object motion, {results['training_videos']} training videos, {results['seeds']} seeds",
+        loc="left",
+        size=11,
+        weight="bold",
+    )
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="y", color="#eeeeee")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a look at whether it works; needs --output")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the picture of another file goes beside it")
+    args = parser.parse_args()
+    if args.quick and args.output == RESULTS:
+        parser.error("--quick measures nothing of worth: name another file with --output")
+    results = measure(args.quick)
+    args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    draw(results, PICTURE if args.output == RESULTS else args.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
