@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
 from videos import write_video
@@ -200,6 +201,35 @@ def test_wrong_calls(video: Path, tmp_path: Path) -> None:
     for wrong in ({"clips": 0}, {"crops": 2}, {"top_k": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             classify(video, **wrong)
+
+
+def test_numbers_of_every_kind(video: Path) -> None:
+    classify = VideoClassifier(network(), batch_size=np.int64(2))  # type: ignore[arg-type]
+    prediction = classify(video, clips=np.int32(2), crops=1, top_k=np.int64(3))  # type: ignore[call-overload]
+    assert (len(prediction.clips), len(json.loads(json.dumps(prediction.to_dict()))["predictions"])) == (2, 3)
+    timeline = classify.timeline(video, np.float32(2), np.int64(1))  # type: ignore[arg-type]
+    assert [window.start for window in timeline] == [0, 1, 2]
+    features = classify.extract_features(video, np.int64(60), np.int64(60))  # type: ignore[arg-type]
+    assert len(features.times) == 2
+    wrong: list[dict[str, Any]] = [{"window": "1"}, {"window": True}, {"fps": "30"}, {"crops": True}, {"crops": 3.0}]
+    for call in (classify.timeline, classify.extract_features, classify.stream):
+        for arguments in wrong:
+            with pytest.raises(ValueError, match=next(iter(arguments))):
+                call(video, **arguments)
+
+
+def test_features_of_an_array_count_at_another_rate_than_its_own() -> None:
+    classify = VideoClassifier(network())
+    frames = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), np.uint8)
+    with pytest.raises(ValueError, match="give video_fps="):
+        classify.extract_features(frames)
+    _, times = classify.extract_features(frames, 30, 30, video_fps=25)
+    assert times.tolist() == [[0, 1], [1, 2]]
+    _, times = classify.extract_features(frames, 25, 25, fps=None, video_fps=25)
+    assert times.tolist() == [[0, 1], [1, 2]]
+    with pytest.warns(RuntimeWarning, match="<array> is shorter than a window, its last frame was repeated"):
+        _, times = classify.extract_features(frames, 90, video_fps=25)
+    assert times.tolist() == [[0, 2]]
 
 
 def test_labels_of_the_package() -> None:

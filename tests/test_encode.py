@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +13,15 @@ import av
 import numpy as np
 import pytest
 
-from slowfast_zoo.video.encode import VideoWriter, whole_file, write_video
+from slowfast_zoo.inference import check_plot_path
+from slowfast_zoo.video.encode import (
+    VideoWriter,
+    check_target,
+    check_video_path,
+    keep_inputs,
+    whole_file,
+    write_video,
+)
 
 
 def moving_square(frames: int = 8, height: int = 48, width: int = 64) -> np.ndarray:
@@ -97,7 +109,7 @@ def test_refusals_leave_nothing_behind(tmp_path: Path, change: dict, message: st
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="no folder to write into"):
         write_video(tmp_path / "missing" / "clip.mp4", moving_square(), 30)
 
 
@@ -185,3 +197,48 @@ def test_whole_files(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError), whole_file(target) as temporary:
         temporary.write_text("two \N{SNOWMAN}", encoding="ascii")
     assert list(tmp_path.iterdir()) == [target] and target.read_text() == "one"
+
+
+def test_targets_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = tmp_path / f"{'n' * 251}.mp4"
+    with whole_file(check_target(longest)) as temporary:
+        temporary.touch()
+    for path, message in ((tmp_path, "it is a folder"), (os.devnull, "it is no regular file")):
+        with pytest.raises(ValueError, match=message):
+            check_target(path)
+    too_long = str(tmp_path / f"n{longest.name}")
+    with pytest.raises(OSError, match="cannot write") as caught:
+        check_video_path(too_long)
+    assert caught.value.filename == too_long
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".a.x1y2z3"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    for write in (check_video_path, check_plot_path, check_target, lambda path: whole_file(path).__enter__()):
+        path = tmp_path / ("a.png" if write is check_plot_path else "a.mp4")
+        with pytest.raises(PermissionError, match=r"cannot write \(Permission denied\)") as caught:
+            write(path)
+        assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [longest]
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "a.csv") as temporary:
+        temporary.unlink()
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    with pytest.raises(OSError, match="No space left") as caught, whole_file(tmp_path / "a.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    video, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    video.touch(), other.touch()
+    (tmp_path / "link.mp4").symlink_to(video)
+    keep_inputs([other, tmp_path / "new.mp4"], [video, "<array>", None, b"a.mp4", "http://host/b.mp4", io.BytesIO()])
+    with video.open("rb") as file:
+        for one in (str(video), tmp_path / "link.mp4", f"file://{video}", file, tmp_path):
+            with pytest.raises(ValueError, match=r"a\.mp4: that would replace what is read"):
+                keep_inputs([tmp_path / "." / "a.mp4"], [one])

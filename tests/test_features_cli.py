@@ -106,6 +106,11 @@ def test_bad_files_are_left_out(videos: Path, tmp_path: Path, capsys: pytest.Cap
     assert list(contents(tmp_path / "out")) == ["a.npz"]
 
 
+def test_a_short_video_is_told_of(videos: Path, tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match=r"a\.mp4 is shorter than a window, its last frame was repeated"):
+        assert run(videos / "a.mp4", "--output", tmp_path, "--window", 200) == 0
+
+
 def test_a_wrong_setting_is_the_whole_commands(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="window must be an integer of at least 1"):
         run(videos, "--output", tmp_path / "out", "--window", 0)

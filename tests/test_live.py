@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import sys
 import threading
 import tracemalloc
@@ -18,6 +19,7 @@ import torch
 from videos import add_silence, read_code, write_audio_only, write_video
 
 from slowfast_zoo.errors import VideoDecodeError
+from slowfast_zoo.inference.stream import windows
 from slowfast_zoo.video.decode import VideoReader
 from slowfast_zoo.video.live import LiveReader
 
@@ -111,13 +113,29 @@ def test_a_slow_taker_gets_the_newest_and_memory_is_bounded(content: bytes) -> N
         first, _ = next(frames)
         server.send()
         reader._thread.join()  # all has come while nobody took any
+        newest = reader.newest()
         rest = list(frames)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert [read_code(frame) for _, frame in rest] == [56, 57, 58, 59]
     assert [seconds - first for seconds, _ in rest] == pytest.approx([index / 30 - first for index in range(56, 60)])
+    assert newest == rest[-1][0]
+    assert reader.newest() == -math.inf
     assert reader.dropped == 60 - 1 - 4
     assert peak < 10 * 3 * 96 * 128
+
+
+def test_windows_of_a_slow_taker_are_the_newest(content: bytes) -> None:
+    settings = {"window": 0.2, "stride": 0.1, "clip_frames": 4}
+    with Stream(*packets(content, 0.5), go=1) as server, LiveReader(server.url, options=QUICK) as reader:
+        found = windows(iter(reader), lambda frame: frame, skip=reader.newest, **settings)  # type: ignore[arg-type]
+        before, _ = next(found)
+        server.send()
+        reader._thread.join()
+        rest = [(span, [read_code(frame) for frame in clip]) for span, clip in found]
+    assert before.end < 1.0
+    assert [span.end for span, _ in rest] == pytest.approx([2.0])
+    assert rest[0][1] == [int(30 * time + 1e-3) for time in rest[0][0].times]
 
 
 def test_closing_stops_the_thread_while_the_source_is_silent(content: bytes) -> None:

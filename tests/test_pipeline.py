@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from videos import write_video
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import VideoDecodeError
-from slowfast_zoo.inference import VideoClassifier
+from slowfast_zoo.inference import VideoClassifier, pipeline
 from slowfast_zoo.inference.pipeline import BatchRunner
 
 
@@ -70,6 +71,7 @@ def test_batches_are_filled_across_videos(model: Any, videos: list[Path], monkey
         return result
 
     monkeypatch.setattr(model, "probabilities", counting)
+    monkeypatch.setattr(pipeline, "_PATIENCE", 60.0)  # however slowly frames come
     list(VideoClassifier(model, batch_size=4).predict_many(videos, clips=3, crops=1))
     assert sum(seen) == 13  # the second is too short for more than one clip
     assert seen[:-1] == [4, 4, 4]
@@ -112,6 +114,71 @@ def test_whoever_stops_early_leaves_no_thread(model: Any, videos: list[Path]) ->
     predictions.close()  # type: ignore[attr-defined]
     assert not decoders()
     assert len(given) < 40, "decoders wait for the network"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_source_that_does_not_answer_holds_nothing_up(model: Any, videos: list[Path], workers: int) -> None:
+    """Neither a finished video, for which a larger batch would have room, nor whoever wants no more."""
+    answer = threading.Event()
+    asked = []
+
+    def silent() -> Iterator[Path]:
+        yield videos[1]
+        answer.wait()
+        for _ in range(9):
+            asked.append(1)
+            yield videos[1]
+
+    predictions = VideoClassifier(model, batch_size=64, workers=workers).predict_many(silent(), clips=1, crops=1)
+    assert next(predictions).position == 0
+    left = decoders()
+    predictions.close()  # type: ignore[attr-defined]
+    assert left and all(thread.is_alive() for thread in left)
+    answer.set()
+    for thread in left:
+        thread.join()
+    assert len(asked) == 1, "that one was asked for already"
+
+
+def test_one_video_is_not_several(model: Any, videos: list[Path]) -> None:
+    for one in (str(videos[0]), videos[0], b"content", np.zeros((2, 8, 8, 3), np.uint8), io.BytesIO(), None):
+        with pytest.raises(TypeError, match=f"several videos, got {type(one).__name__}; for one, call the classifier"):
+            VideoClassifier(model).predict_many(one)  # type: ignore[arg-type]
+
+
+def test_items_that_are_no_video_are_told_of_too(model: Any, videos: list[Path]) -> None:
+    closed = io.BytesIO(b"content")
+    closed.close()
+    mixed: list[Any] = [np.zeros((8, 8, 3), np.uint8), videos[1], closed, None]
+    told: list[str] = []
+    found = VideoClassifier(model).predict_many(
+        mixed, clips=1, crops=1, fps=25, on_error=lambda _, error: told.append(f"{type(error).__name__}: {error}")
+    )
+    assert [prediction.position for prediction in found] == [1]
+    for line, expected in zip(told, ("ValueError: frames must be", "ValueError: the file", "TypeError: "), strict=True):
+        assert line.startswith(expected)
+    with pytest.raises(ValueError, match="'<file>' is closed"):
+        list(VideoClassifier(model).predict_many(mixed[2:], clips=1))
+
+
+def test_scores_that_are_not_finite(videos: list[Path]) -> None:
+    model = network()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    classify = VideoClassifier(model)
+    calls = (
+        lambda: classify(videos[1], clips=1),
+        lambda: classify.timeline(videos[1]),
+        lambda: classify.extract_features(videos[1]),
+        lambda: next(classify.stream(str(videos[1]))),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"1\.mp4: the network's scores are not finite numbers: try dtype"):
+            call()
+    told: list[Any] = []
+    found = classify.predict_many(videos[1:2], clips=1, on_error=lambda video, _: told.append(video))
+    assert list(found) == []
+    assert told == videos[1:2]
 
 
 def test_what_fails_in_a_thread_reaches_the_caller(model: Any, videos: list[Path]) -> None:

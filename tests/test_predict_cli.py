@@ -38,7 +38,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (
         "clips/b.MP4", "clips/a.webm", "clips/notes.txt", "clips/.hidden.mp4", "clips/sub/a.avi", "clips/sub/t.png",
         "clips/.trash/a.mp4", "frames/1.png", "frames/2.png", "shots/one/1.jpg", "shots/two/1.jpg", "odd [1].mp4",
-        "plain.bin", "none/readme.md",
+        "plain.bin", "none/readme.md", "x.png", "x.csv", "mp4/v.mp4",
     ):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +169,12 @@ def test_a_bar_with_videos_per_second_on_a_terminal(
         (["plain.bin", "--render", "a.gif"], "the suffix must be one of .mp4"),
         (["plain.bin", "--timeline", "a.txt"], "the suffix must be one of"),
         (["plain.bin", "--timeline", "nowhere/a.csv"], "no folder to write into: nowhere"),
+        (["mp4", "--render", "mp4/"], "cannot write mp4/v.mp4: that would replace what is read"),
+        (["mp4/v.mp4", "--render", "./mp4/v.mp4"], "cannot write mp4/v.mp4: that would replace what is read"),
+        (["x.png", "--plot", "x.png"], "cannot write x.png: that would replace what is read"),
+        (["x.png", "--timeline", "x.png"], "cannot write x.png: that would replace what is read"),
+        (["plain.bin", "x.csv", "--timeline", "x.csv"], "cannot write x.csv: that would replace what is read"),
+        (["plain.bin", "--timeline", f"{'x' * 252}.csv"], f"cannot write (File name too long): {'x' * 252}.csv"),
         (["plain.bin", "--window", "2"], "--window and --stride are for --timeline and --render"),
         (["plain.bin", "--timeline", "a.csv", "--stride", "0"], "'0' is not a number above 0"),
         (["plain.bin", "--json", "--csv"], "not allowed with argument"),

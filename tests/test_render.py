@@ -126,6 +126,16 @@ def test_one_frame_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(alive) == len(decoded(tmp_path / "b.mp4")) == 60
 
 
+def test_the_video_itself_is_kept(rendered: tuple[Path, Path], tmp_path: Path) -> None:
+    before = rendered[0].read_bytes()
+    seen = timeline(rendered[0], 2.0, [(0, 2, 0, 0.5)])
+    (tmp_path / "same.mp4").symlink_to(rendered[0])
+    for path, video in ((rendered[0], None), (tmp_path / "same.mp4", None), (rendered[1], rendered[1])):
+        with pytest.raises(ValueError, match="that would replace what is read"):
+            render_video(seen, path, video)
+    assert rendered[0].read_bytes() == before
+
+
 def test_what_cannot_be_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = timeline("<array>", 1.0, [(0, 1, 0, 0.5)])
     film = np.zeros((2, 32, 32, 3), np.uint8)
@@ -138,7 +148,7 @@ def test_what_cannot_be_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         render_video(timeline(tmp_path / "gone.mp4", 1.0, [(0, 1, 0, 0.5)]), tmp_path / "old.mp4")
     with pytest.raises(ValueError, match="suffix must be one of .mp4"):
         render_video(seen, tmp_path / "a.gif", film)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="no folder to write into"):
         render_video(seen, tmp_path / "nowhere" / "a.mp4", film)
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -178,6 +178,11 @@ def test_plates_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tops[0] == 60 and tops == sorted(tops) and tops[-1] > 95
 
 
+def test_the_video_itself_is_kept(people: tuple[Path, Path]) -> None:
+    with pytest.raises(ValueError, match="that would replace what is read"):
+        render_detections(detections({}, video=people[0]), people[0])
+
+
 @pytest.mark.parametrize(("width", "height"), [(17, 16), (33, 91), (401, 16)])
 def test_odd_sides_and_frames_with_little_room(tmp_path: Path, width: int, height: int) -> None:
     frames = np.full((3, height, width, 3), 200, np.uint8)
@@ -211,7 +216,7 @@ def test_what_cannot_be_rendered(tmp_path: Path) -> None:
         render_detections(found, tmp_path / "old.mp4", film, top_k=0)
     with pytest.raises(ValueError, match="suffix must be one of .mp4"):
         render_detections(found, tmp_path / "a.gif", film)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="no folder to write into"):
         render_detections(found, tmp_path / "nowhere" / "a.mp4", film)
     assert [path.name for path in tmp_path.iterdir()] == ["old.mp4"]
     assert (tmp_path / "old.mp4").read_bytes() == b"what was there before"

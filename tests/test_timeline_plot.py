@@ -14,7 +14,7 @@ from videos import write_video
 
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference import ClipPrediction, Prediction, Timeline, save_prediction_plot
-from slowfast_zoo.inference.timeline_plot import clock, save_timeline_plot, segments
+from slowfast_zoo.inference.timeline_plot import clock, name_lines, save_timeline_plot, segments
 from slowfast_zoo.video import ClipSpan
 
 FIRST, SECOND = (31, 111, 139), (217, 130, 43)  # colours of the best classes
@@ -92,6 +92,18 @@ def test_pictures_of_odd_videos(tmp_path: Path) -> None:
     unspeakable = timeline("no encoding \udcff.mp4", 5400.0, scores, labels=long)
     save_timeline_plot(unspeakable, tmp_path / "many.png", film)
     assert 400 < picture(tmp_path / "many.png").shape[0] < 900
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("roll_counterclockwise", ["roll_", "counterclockwise"]),
+        ("moving_apart_slowly", ["moving_apart_slowly"]),
+        ("talk to (e.g., self, a person, a group)", ["talk to (e.g.,", "self, a person, a\N{HORIZONTAL ELLIPSIS}"]),
+    ],
+)
+def test_names_break_between_their_words(name: str, lines: list[str]) -> None:
+    assert name_lines(name) == lines
 
 
 def test_pictures_of_what_is_no_file(tmp_path: Path) -> None:

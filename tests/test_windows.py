@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import weakref
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from videos import write_video
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import VideoClassifier
+from slowfast_zoo.inference.stream import windows
 from slowfast_zoo.video import open_video, sample_clip
+
+SHORT: dict[str, Any] = {"window": 0.4, "stride": 0.2, "clip_frames": 4}
 
 
 @pytest.fixture(scope="module")
@@ -191,15 +196,60 @@ def test_stride_longer_than_window_and_frame_rates_lower_than_the_clips(classify
     assert [window.start for window in found] == pytest.approx([0, 3, 6, 9])
 
 
-def test_a_live_source_that_is_too_fast_skips_windows(classify: VideoClassifier, video: Path) -> None:
-    from slowfast_zoo.inference.stream import windows
+def test_a_slow_taker_of_a_live_source_gets_the_newest_window() -> None:
+    waiting: deque[float] = deque()
+    comes = iter([index * 0.1 for index in range(100)])
 
-    stamped = [(index * 0.1, torch.zeros(3, 8, 8)) for index in range(5)] + [(9.0, torch.ones(3, 8, 8))]
-    settings: dict[str, Any] = {"window": 0.4, "stride": 0.2, "clip_frames": 4}
-    kept = [span.start for span, _ in windows(iter(stamped), lambda frame: frame, skip=False, **settings)]
-    assert len(kept) > 40
-    skipped = [span.start for span, _ in windows(iter(stamped), lambda frame: frame, skip=True, **settings)]
-    assert skipped == pytest.approx([0.0, 8.6])
+    def taken() -> Iterator[tuple[float, torch.Tensor]]:
+        while True:
+            if not waiting:
+                waiting.extend(itertools.islice(comes, 1))
+            if not waiting:
+                return
+            stamp = waiting.popleft()
+            yield stamp, torch.full((3, 8, 8), stamp)
+
+    def newest() -> float:
+        waiting.extend(itertools.islice(comes, 1))  # frames come no slower than they are taken
+        return waiting[-1] if waiting else -math.inf
+
+    found = []
+    for span, clip in windows(taken(), lambda frame: frame, skip=newest, **SHORT):
+        found.append(span.start)
+        assert clip[:, 0, 0, 0].tolist() == pytest.approx([math.floor(t * 10 + 1e-5) / 10 for t in span.times])
+        waiting.extend(itertools.islice(comes, 32))  # while the network computes
+    assert found == pytest.approx([0.0, 3.4, 6.6, 9.4, 9.6])  # the end at 10.0 completes one more
+
+
+@pytest.mark.parametrize("skip", [None, lambda: -math.inf])
+def test_windows_without_a_frame_of_their_own_are_left_out(skip: Any) -> None:
+    for later in (9.0, 1.7e9):
+        stamped = [(index * 0.1, torch.zeros(3, 8, 8)) for index in range(5)] + [(later, torch.ones(3, 8, 8))]
+        found = [span.start for span, _ in windows(iter(stamped), lambda frame: frame, skip=skip, **SHORT)]
+        assert found == pytest.approx([0.0, 0.4] if skip else [0.0, 0.2, 0.4])
+    milliseconds = [(index * 33.0, torch.zeros(3, 8, 8)) for index in range(20)]
+    found = [span.start for span, _ in windows(iter(milliseconds), lambda frame: frame, skip=skip, **SHORT)]
+    assert 19 <= len(found) <= 40
+
+
+def test_only_frames_that_a_window_shows_are_prepared_and_held() -> None:
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    prepared = 0
+
+    def prepare(frame: torch.Tensor) -> torch.Tensor:
+        nonlocal prepared
+        prepared += 1
+        alive.add(copy := frame.clone())
+        return copy
+
+    stamped = ((index / 30, torch.full((1, 1, 1), index / 30)) for index in range(30 * 60))
+    held = []
+    for span, clip in windows(stamped, prepare, window=20.0, stride=10.0, clip_frames=4, skip=None):
+        held.append(len(alive))
+        assert (torch.tensor(span.times) - clip.flatten()).abs().max() < 1 / 30
+    assert len(held) == 5
+    assert prepared <= 2 * 4 + 4 * 4
+    assert max(held) <= 8
 
 
 @pytest.mark.parametrize(
@@ -215,3 +265,64 @@ def test_frames_without_times(classify: VideoClassifier) -> None:
         list(classify.stream([np.zeros((8, 8, 3), np.uint8)]))
     with pytest.raises(TypeError, match="live=True takes"):
         classify.stream([np.zeros((8, 8, 3), np.uint8)], live=True)
+
+
+@pytest.mark.parametrize("stamps", [[0.0, 0.5, 0.5], [1.0, 0.5], [0.0, math.nan], [math.inf]])
+def test_times_that_make_no_sense(classify: VideoClassifier, stamps: list[float]) -> None:
+    frames = [[stamp, np.zeros((8, 8, 3), np.uint8)] for stamp in stamps]
+    before = f", after {stamps[-2]} s" if len(stamps) > 1 else ""
+    with pytest.raises(ValueError, match=rf"frame {len(stamps) - 1} is at {stamps[-1]} s{before}$"):
+        list(classify.stream(frames))
+
+
+@pytest.mark.parametrize("fps", [0, -30, math.nan, math.inf])
+def test_frame_rates_that_make_no_sense(classify: VideoClassifier, fps: float) -> None:
+    with pytest.raises(ValueError, match=f"fps must be .*a positive number.*, got {fps}"):
+        classify.stream([np.zeros((8, 8, 3), np.uint8)], fps=fps)
+
+
+def test_frames_that_change_size(classify: VideoClassifier) -> None:
+    frames = [np.zeros((8, 12, 3), np.uint8)] * 3 + [np.zeros((10, 8, 3), np.uint8)]
+    with pytest.raises(ValueError, match="frame 3 is 8x10, after 12x8"):
+        list(classify.stream(frames, fps=30))
+
+
+def test_memory_that_is_used_again_for_the_next_frame(classify: VideoClassifier, video: Path) -> None:
+    frames = frames_of(video)[:40]
+    memory = np.empty_like(frames[0])
+
+    def overwritten() -> Iterator[np.ndarray[Any, Any]]:
+        for frame in frames:
+            memory[:] = frame
+            yield memory
+
+    found, expected = (list(classify.stream(source, window=1.0, fps=30)) for source in (overwritten(), frames))
+    assert len(found) == len(expected) > 0
+    assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(found, expected, strict=True))
+
+
+def test_cameras_as_other_libraries_have_them(classify: VideoClassifier) -> None:
+    class Capture:
+        def read(self) -> tuple[bool, None]:
+            return False, None
+
+    for source in (0, Capture()):
+        with pytest.raises(TypeError, match=r'such as "/dev/video0", a LiveReader, or an iterable'):
+            classify.stream(source)
+        with pytest.raises(TypeError, match='such as "/dev/video0", or a LiveReader, not'):
+            classify.stream(source, live=True)
+
+
+def test_the_path_of_a_camera(classify: VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Reader:
+        def __init__(self, *source: str, **settings: str) -> None:
+            opened.append((*source, settings))
+            raise ConnectionError
+
+    monkeypatch.setattr("slowfast_zoo.inference.stream.LiveReader", Reader)
+    for source in ("/dev/video0", Path("/dev/video0")):
+        with pytest.raises(ConnectionError):
+            classify.stream(source)
+    assert opened == [("/dev/video0", {"format": "v4l2"})] * 2

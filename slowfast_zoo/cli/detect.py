@@ -188,9 +188,11 @@ def _check(args: argparse.Namespace, videos: list[str]) -> None:
     Raises:
         ValueError: options that do not go together.
         FileNotFoundError: there is no such file, or folder to write into.
+        OSError: nothing can be written there.
     """
     from slowfast_zoo.inference.ava import read_ava_csv
     from slowfast_zoo.inference.classifier import needs_count
+    from slowfast_zoo.video.encode import check_target, keep_inputs
 
     needs_count(args.top_k, "--top-k")
     if args.boxes is not None and args.person_threshold is not None:
@@ -204,8 +206,7 @@ def _check(args: argparse.Namespace, videos: list[str]) -> None:
             raise ValueError(f"--boxes {args.boxes} is of one video, but {len(videos)} were given: name a CSV")
     if args.csv is None:
         return
-    if not Path(args.csv).parent.is_dir():
-        raise FileNotFoundError(f"no folder to write into: {Path(args.csv).parent}")
+    keep_inputs([check_target(args.csv)], [*videos, args.boxes])
     if args.every is not None and not float(args.every).is_integer():
         raise ValueError(f"--csv holds whole seconds only, as AVA's files do, but --every is {args.every:g}")
     name, count = Counter(_name(video) for video in videos).most_common(1)[0]
@@ -238,9 +239,10 @@ def _write_csv(path: str, videos: list[Detections]) -> None:
 def _renders(videos: dict[str, str], target: str | None) -> dict[str, Path]:
     """Where --render writes, which was given or not."""
     from slowfast_zoo.inference.render import check_render_path
-    from slowfast_zoo.video.encode import SUFFIXES
+    from slowfast_zoo.video.encode import SUFFIXES, keep_inputs
 
     files = target_files(videos, target, "--render", SUFFIXES) if target else {}
+    keep_inputs(files.values(), videos)
     for file in files.values():
         check_render_path(file)
     return files

@@ -7,13 +7,12 @@ import json
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .videos import add_network_options, crops, network_options
+from .videos import add_network_options, add_view_options, network_options, tell_failure, warnings_between_bars
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference.evaluate import Evaluation
@@ -69,18 +68,7 @@ def add_command(commands: Any) -> None:
         "--single-label", action="store_false", dest="multi_label", help="each video must have exactly one label"
     )
     parser.add_argument("--model", help=f"pretrained model (default: {_MODEL})")
-    parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
-    parser.add_argument(
-        "--crops",
-        type=crops,
-        choices=(1, 3, "full"),
-        help="crops of a clip, or the full frame (default: what suits the weights, else the paper's 3)",
-    )
-    parser.add_argument(
-        "--sampling",
-        choices=("uniform", "pyslowfast", "mmaction2", "gluoncv", "segments"),
-        help="where clips lie: evenly, or as that library places them (default: the weights' own)",
-    )
+    add_view_options(parser)
     add_network_options(parser)
     parser.add_argument("--per-class", action="store_true", help="print the whole table of classes, not only the worst")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
@@ -116,13 +104,15 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; in several processes, only the first prints."""
+    from slowfast_zoo.video.encode import check_target, keep_inputs
+
     for task, options in _OF_TASK.items():
         given = [name for name in options if getattr(args, name) is not None]
         if given and task != args.task:
             option = "single-label" if given[0] == "multi_label" and not args.multi_label else given[0]
             raise ValueError(f"--{option.replace('_', '-')} is for --task {task}, and this is --task {args.task}")
-    if args.output and not Path(args.output).parent.is_dir():
-        raise FileNotFoundError(f"no folder to write into: {Path(args.output).parent}")
+    targets = [check_target(file) for file in (args.output, args.confusion) if file]
+    keep_inputs(targets, (args.dataset, args.detections, args.labels, args.exclude))
     return _measure_detections(args) if args.task == "ava" else _classify(args)
 
 
@@ -167,7 +157,7 @@ def _classify(args: argparse.Namespace) -> int:
             raise ValueError("--confusion is for videos with one label each, but here they have sets of labels")
         views = views_of(classifier, args.clips, args.crops)
         results = args.results or _results_name(args, classifier.name, *views)
-        with _between_bars():
+        with warnings_between_bars():
             evaluation = evaluate(
                 classifier,
                 entries,
@@ -176,7 +166,7 @@ def _classify(args: argparse.Namespace) -> int:
                 multi_label=multi_label,
                 limit=args.limit,
                 results=results,
-                on_error=_tell,
+                on_error=tell_failure,
                 progress=True,
             )
         if rank:
@@ -289,30 +279,6 @@ def _results_name(args: argparse.Namespace, model: str, clips: int, crops: int |
     varied += [args.dtype] if args.dtype not in (None, "float32") else []
     name = ".".join([Path(args.dataset).stem, model, f"{clips}x{crops}", *varied])
     return re.sub(r"[^\w.-]+", "_", name) + ".results.jsonl"
-
-
-@contextmanager
-def _between_bars() -> Iterator[None]:
-    """Warnings do not garble a progress bar."""
-    from tqdm import tqdm
-
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def between(*args: Any, **kwargs: Any) -> None:
-            with tqdm.external_write_mode(sys.stderr):
-                show(*args, **kwargs)
-
-        warnings.showwarning = between
-        yield
-
-
-def _tell(_: str, error: Exception) -> None:
-    from tqdm import tqdm
-
-    from . import in_one_line
-
-    tqdm.write(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
 
 
 def _write_report(args: argparse.Namespace, report: str) -> None:

@@ -55,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from slowfast_zoo.inference import VideoClassifier
     from slowfast_zoo.inference.explain import explain_video
     from slowfast_zoo.inference.explain_plot import check_explanation_path, save_explanation
+    from slowfast_zoo.video.encode import keep_inputs
 
     target = check_explanation_path(args.output)
+    keep_inputs([target], [args.video])
     classifier = VideoClassifier(args.model, device=args.device)
     with Progress(1) as progress:
         explained = explain_video(

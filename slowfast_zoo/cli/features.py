@@ -51,8 +51,8 @@ def add_command(commands: Any) -> None:
         "--fps",
         type=_rate,
         default=30.0,
-        help="frames a second in which they count, to which videos are resampled, or native for each video's own "
-        "(default: 30)",
+        help="frames a second in which they count, to which videos are resampled, or native for each video's own; a "
+        "folder of images is taken to have as many (default: 30)",
     )
     parser.add_argument(
         "--crops", type=crops, choices=(1, 3, "full"), default=1, help="averaged, or the full frame (default: 1)"
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
                     args.fps,
                     crops=args.crops,
                     cover_end=args.cover_end,
+                    video_fps=args.fps,
                     progress=len(todo) == 1,
                 )
             if found is not None:

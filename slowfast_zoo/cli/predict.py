@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import errno
 import io
 import json
 import sys
@@ -17,7 +16,7 @@ from .videos import (
     WORDS_HELP,
     Progress,
     add_network_options,
-    crops,
+    add_view_options,
     find_videos,
     network_options,
     positive,
@@ -45,18 +44,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help=WORDS_HELP)
     parser.add_argument("--sample", action="store_true", help="classify the short video that comes with the package")
     parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
-    parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
-    parser.add_argument(
-        "--crops",
-        type=crops,
-        choices=(1, 3, "full"),
-        help="crops of a clip, or the full frame (default: what suits the weights, else the paper's 3)",
-    )
-    parser.add_argument(
-        "--sampling",
-        choices=("uniform", "pyslowfast", "mmaction2", "gluoncv", "segments"),
-        help="where clips lie: evenly, or as that library places them (default: the weights' own)",
-    )
+    add_view_options(parser)
     parser.add_argument("--fps", type=positive, help="frame rate of folders of images (default: 30)")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes to show (default: %(default)s)")
     add_network_options(parser)
@@ -204,12 +192,14 @@ class _Files:
     def __init__(self, args: argparse.Namespace, videos: dict[str, str]) -> None:
         from slowfast_zoo.inference.plot import check_plot_path
         from slowfast_zoo.inference.render import check_render_path
-        from slowfast_zoo.video.encode import SUFFIXES
+        from slowfast_zoo.video.encode import SUFFIXES, keep_inputs
 
         if (args.window or args.stride) and not (args.timeline or args.render):
             raise ValueError("--window and --stride are for --timeline and --render, and neither was given")
         self._args, self._alone, self._few = args, len(videos) == 1, len(videos) <= _IN_FULL
         table = args.timeline is not None and args.timeline.lower().endswith(_Table.SUFFIXES)
+        if table:
+            keep_inputs([Path(args.timeline)], videos)
         self._table = _Table(Path(args.timeline)) if table else None
         pictures = None if table else args.timeline
         self._plots = _targets(videos, args.plot, "--plot", _PICTURES, check_plot_path)
@@ -272,9 +262,9 @@ class _Table:
     SUFFIXES = (".csv", ".json")
 
     def __init__(self, path: Path) -> None:
-        if not path.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "no folder to write into", str(path.parent))
-        self.path = path
+        from slowfast_zoo.video.encode import check_target
+
+        self.path = check_target(path)
         self._as_json = path.suffix.lower() == ".json"
         self._stack = contextlib.ExitStack()
         self._file: TextIO | None = None
@@ -314,7 +304,10 @@ def _targets(
     videos: dict[str, str], target: str | None, option: str, suffixes: Sequence[str], check: Callable[[Path], Path]
 ) -> dict[str, Path]:
     """Where an option writes, which was given or not."""
+    from slowfast_zoo.video.encode import keep_inputs
+
     files = target_files(videos, target, option, suffixes) if target else {}
+    keep_inputs(files.values(), videos)
     for file in files.values():
         check(file)
     return files

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from slowfast_zoo.video import CONVENTIONS
 from slowfast_zoo.video.dataset import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 WORDS_HELP = (
     "video files, folders (the videos in them and in the folders within; a folder of images is one video), patterns "
-    "such as 'clips/**/*.mp4', URLs, or - for a list of them on standard input, one a line"
+    "such as 'clips/**/*.mp4', URLs, or - for a list of them, one a line, on "
+    "standard input, which is read to its end before the first video"
 )
 _PATTERN = re.compile(r"[*?[]")
 
@@ -119,6 +121,22 @@ def target_files(videos: dict[str, str], target: str, option: str, suffixes: Seq
     return files
 
 
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which views of a video are averaged."""
+    parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
+    parser.add_argument(
+        "--crops",
+        type=crops,
+        choices=(1, 3, "full"),
+        help="crops of a clip, or the full frame (default: what suits the weights, else the paper's 3)",
+    )
+    parser.add_argument(
+        "--sampling",
+        choices=CONVENTIONS,
+        help="where clips lie: evenly, or as that library places them (default: the weights' own)",
+    )
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add what says where and how to compute."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
@@ -156,6 +174,33 @@ def positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
+@contextlib.contextmanager
+def warnings_between_bars() -> Iterator[None]:
+    """Warnings do not garble a progress bar."""
+    from tqdm import tqdm
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def between(*args: Any, **kwargs: Any) -> None:
+            with tqdm.external_write_mode(sys.stderr):
+                show(*args, **kwargs)
+
+        warnings.showwarning = between
+        yield
+
+
+def tell_failure(video: VideoInput, error: Exception) -> None:
+    """A line on stderr, between progress bars, that names a video and says what went wrong with it."""
+    from tqdm import tqdm
+
+    from . import in_one_line
+
+    name, message = str(video), in_one_line(error)
+    text = message if name in message else f"{name}: {message}"
+    tqdm.write(f"slowfast-zoo: error: {text}", file=sys.stderr)
+
+
 class Progress:
     """A bar over videos, with videos per second, on stderr: if there are several, and if that is a terminal.
 
@@ -187,15 +232,8 @@ class Progress:
             leave=False,
             disable=None if self._total > 1 else True,  # None: unless it is a terminal
         )
-        self._warnings = warnings.catch_warnings()
+        self._warnings = warnings_between_bars()
         self._warnings.__enter__()
-        show = warnings.showwarning
-
-        def between(*args: Any, **kwargs: Any) -> None:
-            with self._bar.external_write_mode():
-                show(*args, **kwargs)
-
-        warnings.showwarning = between
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -226,11 +264,8 @@ class Progress:
 
     def fail(self, video: str, error: Exception) -> None:
         """Something went wrong with a video, which is told."""
-        from . import in_one_line
-
-        message = in_one_line(error)
         self.failed.append(video)
-        self.note(f"slowfast-zoo: error: {message if video in message else f'{video}: {message}'}")
+        tell_failure(video, error)
 
     @contextlib.contextmanager
     def failing(self, video: str, *kinds: type[Exception]) -> Iterator[None]:

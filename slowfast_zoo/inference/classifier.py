@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
@@ -22,10 +24,11 @@ from slowfast_zoo.video import (
     sample_clips,
     sliding_windows,
 )
+from slowfast_zoo.video.source import is_positive
 from slowfast_zoo.weights import class_names
 
 from .optimize import optimize_for_inference
-from .pipeline import BatchRunner, OnError, Scored, ViewBar, score_videos
+from .pipeline import BatchRunner, OnError, Scored, ViewBar, not_finite, score_videos
 from .results import ClipPrediction, Features, Prediction, Timeline
 from .stream import timed_frames, windows
 
@@ -96,8 +99,8 @@ class VideoClassifier:
             optimize = isinstance(model_or_name, str) and self.device.type == "cpu"
         self.model = optimize_for_inference(model, dtype) if optimize else model.to(dtype=dtype)
         on_gpu = self.device.type != "cpu"
-        self._run = BatchRunner(self.model, batch_size or (16 if on_gpu else 4))
-        self.workers = workers or (min(4, os.cpu_count() or 1) if on_gpu else 1)
+        self._run = BatchRunner(self.model, int(batch_size or (16 if on_gpu else 4)))
+        self.workers = int(workers or (min(4, os.cpu_count() or 1) if on_gpu else 1))
         self.name = model_name(model)
         self.transform = create_transform(model)
         self.view_average = model.pretrained_cfg.get("view_average", "scores")
@@ -133,7 +136,7 @@ class VideoClassifier:
     @overload
     def __call__(
         self,
-        video: list[VideoInput] | tuple[VideoInput, ...],
+        video: list[Any] | tuple[VideoInput, ...],
         clips: int | None = None,
         crops: int | str | None = None,
         top_k: int = 5,
@@ -144,7 +147,7 @@ class VideoClassifier:
 
     def __call__(
         self,
-        video: VideoInput | list[VideoInput] | tuple[VideoInput, ...],
+        video: VideoInput | list[Any] | tuple[VideoInput, ...],
         clips: int | None = None,
         crops: int | str | None = None,
         top_k: int = 5,
@@ -174,7 +177,7 @@ class VideoClassifier:
         Raises:
             FileNotFoundError: there is no such file.
             VideoDecodeError: it cannot be decoded.
-            ValueError: ``clips``, ``crops`` or ``top_k`` make no sense, or the network has no classifier.
+            ValueError: an argument makes no sense, the network has no classifier, or its scores are not finite.
             MemoryError: not even one view at a time fits in memory.
         """
         several = isinstance(video, (list, tuple))
@@ -194,18 +197,30 @@ class VideoClassifier:
     ) -> Iterator[Prediction]:
         """Classify videos one after another, while the next ones are being decoded.
 
+        Batches are filled across videos, but a finished video does not wait for one that is slow to come. Which videos
+        share a batch thus depends on timing, and scores may differ in the last digits of float32 from run to run.
+
         Args:
             videos: see :meth:`__call__`; read as they are needed.
             clips: see :meth:`__call__`, as ``crops``, ``top_k`` and ``fps``.
             crops: see there.
             top_k: see there.
-            on_error: called with a video that cannot be read and the exception (VideoDecodeError or OSError); the video
-                is then left out. Without it the exception is raised.
+            on_error: called with a video that is left out, and the exception: it cannot be read (VideoDecodeError or
+                OSError), is no video or lacks ``fps`` (TypeError or ValueError), or its scores are not finite
+                (ValueError; of a video in memory only the name is left then). Without it the exception is raised.
             fps: see there.
 
         Yields:
             Predictions in the order of the videos; ``position`` is that among them.
+
+        Raises:
+            TypeError: ``videos`` is one video, or not iterable.
+            ValueError: an argument makes no sense, or the network has no classifier.
         """
+        one = isinstance(videos, (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, Tensor))
+        if one or hasattr(videos, "read") or not isinstance(videos, Iterable):
+            given = type(videos).__name__
+            raise TypeError(f"expected several videos, got {given}; for one, call the classifier itself")
         return self._predict(videos, clips, crops, top_k, fps, on_error, ViewBar(False))
 
     def timeline(
@@ -235,10 +250,11 @@ class VideoClassifier:
         Raises:
             FileNotFoundError: there is no such file.
             VideoDecodeError: it cannot be decoded.
-            ValueError: an argument makes no sense, or the network has no classifier.
+            ValueError: an argument makes no sense, the network has no classifier, or its scores are not finite.
         """
-        needs_count(top_k, "top_k")
+        top_k = needs_count(top_k, "top_k")
         window, stride = self._window(window, stride)
+        _needs_rate(fps, "fps")
 
         def spans_of(source: VideoSource) -> list[ClipSpan]:
             return self._slide(source.duration, window, stride, cover_end=True)
@@ -285,10 +301,11 @@ class VideoClassifier:
 
         Raises:
             VideoDecodeError: the source cannot be opened, or breaks.
-            ValueError: an argument makes no sense, or a frame is of the wrong shape or type.
+            ValueError: an argument makes no sense, a frame is of the wrong shape or type, or scores are not finite.
         """
         self._needs_classifier()
         window, stride = self._window(window, stride)
+        _needs_rate(fps, "fps")
         transform = self._views(crops)
         frames, skip = timed_frames(source, fps, live)
         cut = windows(
@@ -302,7 +319,10 @@ class VideoClassifier:
 
         def predictions() -> Iterator[ClipPrediction]:
             for span, clip in cut:
-                yield self._clip(span, self._together(self._run(self._scores, transform.views(clip))))
+                scores = self._run(self._scores, transform.views(clip))
+                if not bool(scores.isfinite().all()):
+                    raise not_finite(source if isinstance(source, str) else "the stream")
+                yield self._clip(span, self._together(scores))
 
         return predictions()
 
@@ -315,43 +335,48 @@ class VideoClassifier:
         *,
         crops: int | str = 1,
         cover_end: bool = False,
+        video_fps: float | None = None,
         progress: bool = False,
     ) -> Features:
         """Pooled features of sliding windows: what the classifier would be applied to, 2304 numbers for SlowFast R50.
 
         Args:
-            video: see :meth:`__call__`. Arrays and folders of images have ``fps`` frames per second.
+            video: see :meth:`__call__`.
             window: length of a window in frames at ``fps``, over which the frames of a clip are spread evenly: with 32
                 frames a clip, 64 takes every second frame. None is the length that the network was trained with.
             stride: from the start of a window to that of the next one, in frames at ``fps``; None is 16.
             fps: the frame rate in which they count; a video of another is resampled by time. None is the video's own.
             crops: 1, 3 or "full", as for :meth:`__call__`; features of several crops are averaged.
             cover_end: add a window that ends with the video, where whole strides leave a part of it over.
+            video_fps: frame rate of an array or tensor, which need it, or of a folder of images (30 unless given).
             progress: show a progress bar on a terminal if it takes long.
 
         Returns:
             features (windows, num_features) and times (windows, 2): start and end of each window in seconds. A video
-            shorter than a window has one, in which its last frame is repeated.
+            shorter than a window has one, in which its last frame is repeated, and a RuntimeWarning says so.
 
         Raises:
             FileNotFoundError: there is no such file.
             VideoDecodeError: it cannot be decoded.
-            ValueError: an argument makes no sense.
+            ValueError: an argument makes no sense, or features are not finite.
         """
         config = self.model.config
         window = config.clip_frames * config.clip_stride if window is None else window
         stride = _FEATURE_STRIDE if stride is None else stride
-        for name, value in (("window", window), ("stride", stride)):
-            needs_count(value, name)
-        if fps is not None and not 0 < fps < float("inf"):
-            raise ValueError(f"fps must be a positive number, or None for the video's own, got {fps}")
-        length, step = window, stride
+        length, step = needs_count(window, "window"), needs_count(stride, "stride")
+        _needs_rate(fps, "fps")
+        _needs_rate(video_fps, "video_fps")
+        if video_fps is None and isinstance(video, (np.ndarray, Tensor)):
+            raise ValueError("an array of frames carries no frame rate: give video_fps=")
 
         def spans_of(source: VideoSource) -> list[ClipSpan]:
-            rate = fps or source.fps
+            rate = float(fps or source.fps)
             return self._slide(source.duration, length / rate, step / rate, cover_end=cover_end)
 
-        (scored,) = self._score([video], spans_of, self._views(crops), self._pooled, fps, None, ViewBar(progress))
+        (scored,) = self._score([video], spans_of, self._views(crops), self._pooled, video_fps, None, ViewBar(progress))
+        if any(span.short for span in scored.spans):
+            message = f"{scored.name} is shorter than a window, its last frame was repeated"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
         times = [(span.start, span.end) for span in scored.spans]
         return Features(scored.by_clip().mean(1).numpy(), np.array(times, np.float64))
 
@@ -371,9 +396,9 @@ class VideoClassifier:
         self._needs_classifier()
         record, config = self.model.pretrained_cfg, self.model.config
         seen = record.get("crops", 3) if crops is None else crops
-        wanted = record.get("clips", 10) if clips is None else clips
-        for name, value in (("clips", wanted), ("top_k", top_k)):
-            needs_count(value, name)
+        wanted = needs_count(record.get("clips", 10) if clips is None else clips, "clips")
+        top_k = needs_count(top_k, "top_k")
+        _needs_rate(fps, "fps")
 
         def spans_of(source: VideoSource) -> list[ClipSpan]:
             return sample_clips(
@@ -442,11 +467,10 @@ class VideoClassifier:
         """Both in seconds."""
         config = self.model.config
         window = config.clip_frames * config.clip_stride / SOURCE_FPS if window is None else window
-        stride = window / 2 if stride is None else stride
-        for name, value in (("window", window), ("stride", stride)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        for name, value in (("window", window), ("stride", 1 if stride is None else stride)):
+            if not is_positive(value):
                 raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
-        return float(window), float(stride)
+        return float(window), float(window / 2 if stride is None else stride)
 
     def _slide(self, duration: float, window: float, stride: float, *, cover_end: bool) -> list[ClipSpan]:
         frames = self.model.config.clip_frames
@@ -478,10 +502,16 @@ class VideoClassifier:
         return mean.softmax(0) if self.model.config.head_activation == "softmax" else mean.sigmoid()
 
 
-def needs_count(value: Any, name: str) -> None:
-    """Refuses what is no whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def needs_count(value: Any, name: str) -> int:
+    """A whole number of at least 1, NumPy's among them; refuses anything else."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def _needs_rate(value: Any, name: str) -> None:
+    if value is not None and not is_positive(value):
+        raise ValueError(f"{name} must be None or a positive number of frames per second, got {value!r}")
 
 
 def checked_device(device: str | torch.device | None) -> torch.device | None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast_zoo.video.encode import SUFFIXES, VideoWriter, whole_file
+from slowfast_zoo.video.encode import SUFFIXES, VideoWriter, keep_inputs, whole_file
 
 from .explain import VideoExplanation
 from .plot import (
@@ -71,11 +71,12 @@ def save_explanation(explanation: VideoExplanation, path: str | os.PathLike[str]
             Written whole or not at all.
 
     Raises:
-        ValueError: the suffix names no known format.
+        ValueError: the suffix names no known format, or ``path`` is the video itself.
         FileNotFoundError: the folder is not there.
         MissingDependencyError: matplotlib, or for a video PyAV, is not installed.
     """
     target = check_explanation_path(path)
+    keep_inputs([target], [explanation.video])
     if target.suffix.lower() in SUFFIXES:
         _write_video(explanation, target)
         return

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,8 @@ OnError = Callable[[VideoInput, Exception], None]
 # What allocators say that raise no exception of their own: PyTorch's for the CPU, oneDNN's, C++.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "could not create a memory object", "bad_alloc")
 _POLL = 0.1  # seconds after which a waiting thread looks whether it is still needed
+_PATIENCE = 0.05  # seconds for which a finished video waits for others to fill its batch
+_FAREWELL = 1.0  # seconds that decoders have to end in; what they are in may take as long as it likes
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Scored:
 
     Attributes:
         index: its position among the videos.
+        video: what was given; of one in memory, which is not to be held any longer, the name.
         name: how results name it.
         duration: its length in seconds.
         spans: its clips.
@@ -36,6 +41,7 @@ class Scored:
     """
 
     index: int
+    video: VideoInput
     name: str
     duration: float
     spans: Sequence[ClipSpan]
@@ -149,7 +155,9 @@ def score_videos(
     """Decodes videos in threads, and gives them to the network as batches in which videos may be mixed.
 
     A decoder waits while two batches wait for the network, so that memory does not grow with the length of a video or
-    the number of videos.
+    the number of videos. A batch that holds the end of a video is not held back for long: where no more frames come at
+    once, it goes through the network as it is. Which views share a batch then depends on timing, and with it the last
+    digits of float32.
 
     Args:
         videos: read lazily, one for each free thread.
@@ -157,10 +165,12 @@ def score_videos(
         transform: the weights' own; its ``crops`` decides how many views a clip has.
         score: views (N, C, T, H, W) -> (N, D).
         run: calls it.
-        workers: decoding threads; each opens one video at a time. With one, the batches are the same in every run.
+        workers: decoding threads; each opens one video at a time. With one, the batches are the same in every run, as
+            long as frames keep coming.
         fps: frame rate of arrays and folders of images.
-        on_error: called with a video that cannot be read, in the order of the videos, which is then left out; without
-            it the exception is raised.
+        on_error: called with a video that cannot be read (VideoDecodeError, OSError), is no video at all (ValueError,
+            TypeError), or whose scores are not finite (ValueError), in the order of the videos, which is then left
+            out; without it the exception is raised.
         on_views: called with the number of views whenever some have been through the network.
 
     Yields:
@@ -170,6 +180,7 @@ def score_videos(
     found: queue.Queue[Scored | list[_View] | _Failed | BaseException | None] = queue.Queue(max(2, clips))
     given_up = threading.Event()
     source, lock = enumerate(videos), threading.Lock()
+    fetching: set[threading.Thread] = set()  # wait for the caller's iterator, which may never answer
 
     def put(item: Any) -> None:
         while not given_up.is_set():
@@ -177,21 +188,33 @@ def score_videos(
                 return found.put(item, timeout=_POLL)
         raise _GivenUpError
 
-    def decode_all() -> None:
-        while True:
+    def fetch() -> tuple[int, VideoInput] | None:
+        fetching.add(threading.current_thread())
+        try:
             with lock:
-                following = next(source, None)
-            if following is None:
-                return put(None)
+                following = None if given_up.is_set() else next(source, None)
+        finally:
+            fetching.discard(threading.current_thread())
+        if given_up.is_set():
+            raise _GivenUpError
+        return following
+
+    def decode_all() -> None:
+        while (following := fetch()) is not None:
             index, video = following
+            bad: tuple[type[Exception], ...] = (VideoDecodeError, OSError, ValueError, TypeError)
             try:
                 with open_video(video, fps=fps) as reader:
-                    scored = Scored(index, video_name(video), reader.duration, spans_of(reader))
+                    bad = (VideoDecodeError, OSError)  # others are no fault of the video's from here on
+                    name = video_name(video)
+                    told = name if isinstance(video, (np.ndarray, Tensor, bytes, bytearray, memoryview)) else video
+                    scored = Scored(index, told, name, reader.duration, spans_of(reader))
                     for clip in reader.clips_at([span.times for span in scored.spans], transform.resize):
                         put([_View(scored, view) for view in transform.views(clip)])
                 put(scored)
-            except (VideoDecodeError, OSError) as error:
+            except bad as error:
                 put(_Failed(index, video, error))
+        put(None)
 
     def decode() -> None:
         try:
@@ -209,8 +232,11 @@ def score_videos(
         yield from _in_order(_scored(found, workers, score, run, on_views), on_error)
     finally:
         given_up.set()
+        end = time.monotonic() + _FAREWELL
         for thread in threads:
-            thread.join()
+            thread.join(_POLL)
+            while thread.is_alive() and thread not in fetching and time.monotonic() < end:
+                thread.join(_POLL)
 
 
 class _GivenUpError(Exception):
@@ -239,7 +265,11 @@ def _scored(
             yield decoded.pop(0)
 
     while workers:
-        item = found.get()
+        try:
+            item = found.get(timeout=_PATIENCE if decoded else None)
+        except queue.Empty:
+            yield from flush(len(waiting))
+            continue
         if item is None:
             workers -= 1
         elif isinstance(item, BaseException):
@@ -265,6 +295,8 @@ def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> It
     early: dict[int, Scored | _Failed] = {}
     wanted = 0
     for item in items:
+        if isinstance(item, Scored) and not bool(torch.stack(item.rows).isfinite().all()):
+            item = _Failed(item.index, item.video, not_finite(item.name))
         early[item.index] = item
         while wanted in early:
             ready = early.pop(wanted)
@@ -275,6 +307,11 @@ def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> It
                 raise ready.error
             else:
                 on_error(ready.video, ready.error)
+
+
+def not_finite(name: str) -> ValueError:
+    """The error for scores, or features, that say nothing."""
+    return ValueError(f"{name}: the network's scores are not finite numbers: try dtype=torch.float32, or other weights")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.video import VideoInput, VideoSource, open_video
-from slowfast_zoo.video.encode import whole_file
+from slowfast_zoo.video.encode import check_target, whole_file
 from slowfast_zoo.video.source import FrameSequence
 
 from .results import ClipPrediction, Prediction, Timeline, describe_views
@@ -74,6 +74,7 @@ def check_plot_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: the suffix names no known format.
         FileNotFoundError: the folder is not there.
+        OSError: nothing can be written there.
         MissingDependencyError: matplotlib is not installed.
     """
     try:
@@ -86,7 +87,7 @@ def check_plot_path(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"cannot draw {target.name!r}: the suffix must be one of .{', .'.join(formats)}")
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no folder to draw into", str(target.parent))
-    return target
+    return check_target(target)
 
 
 def open_again(result: Prediction | Timeline, video: VideoInput | None = None) -> VideoSource:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.video import VideoInput
-from slowfast_zoo.video.encode import VideoWriter, check_video_path
+from slowfast_zoo.video.encode import VideoWriter, check_video_path, keep_inputs
 
 from .plot import colours_of, open_again
 from .results import ClipPrediction, Timeline
@@ -54,7 +54,8 @@ def render_video(
         progress: show a progress bar on a terminal if it takes long.
 
     Raises:
-        ValueError: the suffix names no known format, the video is needed, or it is smaller than 16 pixels.
+        ValueError: the suffix names no known format, ``path`` is the video itself, the video is needed, or it is
+            smaller than 16 pixels.
         FileNotFoundError: the folder, or the video, is not there.
         VideoDecodeError: the video can no longer be decoded.
         MissingDependencyError: matplotlib, with whose font is written, or PyAV is not installed.
@@ -85,6 +86,7 @@ def render_frames(
         ValueError: as :func:`render_video`, like all others.
     """
     target = check_render_path(path)
+    keep_inputs([target], (result.video, video))
     with open_again(result, video) as source:
         height, width = source.height - source.height % 2, source.width - source.width % 2
         draw = drawing(height, width)
@@ -111,6 +113,7 @@ def check_render_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: the suffix names no known format.
         FileNotFoundError: the folder is not there.
+        OSError: nothing can be written there.
         MissingDependencyError: matplotlib, with whose font is written, is not installed.
     """
     load_font(_LEGIBLE)

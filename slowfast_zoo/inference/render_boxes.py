@@ -63,7 +63,8 @@ def render_detections(
         progress: show a progress bar on a terminal if it takes long.
 
     Raises:
-        ValueError: the suffix names no known format, the video is needed, or it is smaller than 16 pixels.
+        ValueError: the suffix names no known format, ``path`` is the video itself, the video is needed, or it is
+            smaller than 16 pixels.
         FileNotFoundError: the folder, or the video, is not there.
         VideoDecodeError: the video can no longer be decoded.
         MissingDependencyError: matplotlib, with whose font is written, or PyAV is not installed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -83,7 +83,13 @@ class Prediction(Sequence[tuple[str, float]]):
     def __len__(self) -> int:
         return self.top_k
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, float]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, float]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[str, float] | list[tuple[str, float]]:
         scores, classes = self.probabilities.topk(self.top_k)
         return [(self.labels[c], s) for s, c in zip(scores.tolist(), classes.tolist(), strict=True)][index]
 
@@ -154,7 +160,13 @@ class Timeline(Sequence[ClipPrediction]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> ClipPrediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ClipPrediction, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> ClipPrediction | tuple[ClipPrediction, ...]:
         return self.windows[index]
 
     def __str__(self) -> str:

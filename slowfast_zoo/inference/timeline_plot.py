@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMES = 2.0  # width of the column of names on the left, in inches, as all lengths here
+_LINE = 19  # characters of a name in a line
 _FRAME = 1.0  # height of a frame, about
 _RIBBON = 0.30
 _LANE = 0.60
@@ -86,6 +87,14 @@ def clock(second: float, duration: float) -> str:
     minutes, seconds = divmod(round(second), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if duration >= 3600 else f"{minutes}:{seconds:02}"
+
+
+def name_lines(name: str) -> list[str]:
+    """A name in lines of the column on the left, two at most; words that are joined by "_" are words."""
+    if len(name) <= _LINE:
+        return [name]
+    lines = textwrap.wrap(name.replace("_", "_ "), _LINE, max_lines=2, placeholder="\N{HORIZONTAL ELLIPSIS}")
+    return [line.replace("_ ", "_") for line in lines] or [name]
 
 
 def _draw(figure: Figure, timeline: Timeline, source: VideoSource) -> None:
@@ -177,10 +186,11 @@ def _lane(axes: Axes, timeline: Timeline, index: int, colour: str, scale: float)
 
 def _name(axes: Axes, name: str, remark: str, colour: str) -> None:
     """In the column on the left: what a panel shows."""
-    lines = textwrap.wrap(name, 19, max_lines=2, placeholder="\N{HORIZONTAL ELLIPSIS}") or [name]
     x = -72 * _NAMES
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
-    axes.annotate("\n".join(lines), (0, 0.5), (x, 1), size=9.5, color=colour, weight="bold", va="bottom", **place)
+    axes.annotate(
+        "\n".join(name_lines(name)), (0, 0.5), (x, 1), size=9.5, color=colour, weight="bold", va="bottom", **place
+    )
     axes.annotate(remark, (0, 0.5), (x, -1), size=8.5, color=PALE, va="top", **place)
 
 

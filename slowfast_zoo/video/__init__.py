@@ -1,5 +1,6 @@
 """Video in: decoding by time, clip sampling, transforms, class labels."""
 
+from .dataset import LabelledVideo, read_class_folders, read_dataset
 from .decode import VideoReader
 from .labels import load_labels, sample_clip
 from .live import LiveReader
@@ -24,6 +25,7 @@ __all__ = [
     "SOURCE_FPS",
     "ClipSpan",
     "ClipTransform",
+    "LabelledVideo",
     "LiveReader",
     "VideoInput",
     "VideoReader",
@@ -35,6 +37,8 @@ __all__ = [
     "load_labels",
     "open_video",
     "random_clip",
+    "read_class_folders",
+    "read_dataset",
     "sample_clip",
     "sample_clips",
     "sliding_windows",

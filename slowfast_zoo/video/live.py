@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import time
@@ -114,6 +115,10 @@ class LiveReader:
         """Frames that came and were not taken in time."""
         return self._newest.dropped
 
+    def newest(self) -> float:
+        """The time of the newest frame that waits to be taken, in seconds; minus infinity where none does."""
+        return self._newest.stamp()
+
     def close(self) -> None:
         """Stop reading and let go of the source. May be called twice, and from another thread."""
         self._newest.close()
@@ -154,6 +159,10 @@ class _Newest:
             self.closed = self._ended = True
             self._frames.clear()
             self._changed.notify_all()
+
+    def stamp(self) -> float:
+        with self._changed:
+            return self._frames[-1][0] if self._frames else -math.inf
 
     def take(self, name: str) -> tuple[float, VideoFrame] | None:
         """The oldest that is left, waiting for one if need be; None at the end."""

@@ -14,6 +14,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
@@ -93,7 +94,7 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
         VideoDecodeError: the file cannot be decoded, or the folder holds no images.
         TypeError: ``video`` is none of these.
         ValueError: an array of another shape or type, or ``fps`` missing or not above 0, or ``threads`` less than
-            1.
+            1, or a file object that is closed.
         MissingDependencyError: PyAV is not installed (files only).
     """
     if isinstance(video, (np.ndarray, Tensor)):
@@ -183,8 +184,8 @@ class FrameSequence:
         return self
 
     def _start(self, name: str, count: int, fps: float, load: Callable[[int], Tensor]) -> None:
-        if not 0 < fps < float("inf"):
-            raise ValueError(f"fps must be a number above 0, not {fps}")
+        if not is_positive(fps):
+            raise ValueError(f"fps must be a number above 0, not {fps!r}")
         self.name = name
         self.fps = float(fps)
         self.duration = count / self.fps
@@ -280,6 +281,11 @@ def _clips(
                 del held[time]
 
 
+def is_positive(value: Any) -> bool:
+    """Whether it is a finite number above 0, of Python's or NumPy's."""
+    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < float("inf")
+
+
 def readable(video: VideoFile) -> str | BinaryIO:
     """A file as it is opened: its path or URL, or a file object that can seek, neither of them obviously no video.
 
@@ -287,6 +293,7 @@ def readable(video: VideoFile) -> str | BinaryIO:
         FileNotFoundError: there is no such file.
         VideoDecodeError: it is empty, a folder, a device or not ours to read.
         TypeError: it is no file, or opened in text mode.
+        ValueError: it is a file object that is closed.
     """
     name = video_name(video)
     if isinstance(video, (str, os.PathLike)):
@@ -297,6 +304,8 @@ def readable(video: VideoFile) -> str | BinaryIO:
         file: BinaryIO = io.BytesIO(video)
     elif isinstance(video, (np.ndarray, Tensor)):
         raise TypeError(f"expected a video file, got an array ({type(video).__name__}): open_video reads those")
+    elif getattr(video, "closed", False):
+        raise ValueError(f"the file object {name!r} is closed: give it open, or its path")
     elif not isinstance(video.read(0), bytes):
         raise TypeError(f"the file object {name!r} must be opened in binary mode")
     else:

@@ -79,7 +79,7 @@ class ClipTransform:
             raise ValueError(f"crop must lie between 1 and scale, got crop {self.crop} and scale {self.scale}")
         if self.channel_order not in ("rgb", "bgr"):
             raise ValueError(f'channel_order must be "rgb" or "bgr", got {self.channel_order!r}')
-        if self.crops not in _CROPS:
+        if isinstance(self.crops, (bool, float)) or self.crops not in _CROPS:  # True == 1
             raise ValueError(f'crops must be 1, 3 or "full", got {self.crops!r}')
         if self.training and self.crops != 1:
             raise ValueError(f"training takes one random crop; crops={self.crops!r} is for testing")
