@@ -301,8 +301,9 @@ def test_compile(name: str) -> None:
 
 @pytest.mark.slow
 def test_compile_training_and_checkpointing() -> None:
-    model = wake(shallow("slowfast_r50_4x16", drop_rate=0.0))
-    clip = clip_for(model)
+    # In float64: batch norms over a few positions magnify how float32 rounds, which is the processor's affair.
+    model = wake(shallow("slowfast_r50_4x16", drop_rate=0.0)).double()
+    clip = clip_for(model).double()
     other = copy.deepcopy(model)
     other.set_grad_checkpointing()
     model(clip).square().sum().backward()
