@@ -121,13 +121,17 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axes = figure.add_subplot()
     epochs = range(1, results["epochs"] + 1)
     names = {"full": "pretrained, all layers", "head": "pretrained, classifier only", "scratch": "from scratch"}
+    final = {way: sum(run[-1] for run in results["top1"][way]) / results["seeds"] for way in names}
+    places: dict[str, float] = {}  # of the labels, kept apart
+    for way in sorted(names, key=final.__getitem__):
+        places[way] = max([final[way], *(place + 13 for place in places.values())])
     for (way, name), colour in zip(names.items(), ("#1f6f8b", "#d9822b", "#8a8a8a"), strict=True):
         by_epoch = list(zip(*results["top1"][way], strict=True))
         mean = [sum(values) / len(values) for values in by_epoch]
         axes.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colour, alpha=0.18, lw=0)
         axes.plot(epochs, mean, color=colour, lw=2.2, marker="o", ms=4)
         label = f"{name}\n{mean[-1]:.0f} %"
-        axes.annotate(label, (epochs[-1], mean[-1]), (8, 0), textcoords="offset points", color=colour, va="center")
+        axes.annotate(label, (epochs[-1], places[way]), (8, 0), textcoords="offset points", color=colour, va="center")
     chance = 100 / len(results["classes"])
     axes.axhline(chance, color="#bbbbbb", lw=1, ls=":")
     axes.annotate("chance", (1, chance), (0, 3), textcoords="offset points", color="#8a8a8a", size=8)
@@ -151,12 +155,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a look at whether it works; needs --output")
+    parser.add_argument("--draw", action="store_true", help="only draw what is in the file")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the picture of another file goes beside it")
     args = parser.parse_args()
     if args.quick and args.output == RESULTS:
         parser.error("--quick measures nothing of worth: name another file with --output")
-    results = measure(args.quick)
-    args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if not args.draw:
+        args.output.write_text(json.dumps(measure(args.quick), indent=1) + "\n", encoding="utf-8")
+    results = json.loads(args.output.read_text(encoding="utf-8"))
     draw(results, PICTURE if args.output == RESULTS else args.output.with_suffix(".png"))
 
 

@@ -203,9 +203,34 @@ def test_a_csv_of_other_videos(model: Any, video: Path, tmp_path: Path) -> None:
         ActionDetector(model, never)(other, write_csv(tmp_path / "boxes.csv"))
 
 
+def test_confidences_of_a_csv_count(model: Any, video: Path, tmp_path: Path) -> None:
+    rows = [f"people,0001,0.1,0.1,0.{size},0.9,,{score}" for size, score in ((4, 0.95), (5, 0.05), (6, 0.85))]
+    (tmp_path / "found.csv").write_text("\n".join([*rows, "people,0002,,,,,,"]) + "\n")
+    found = ActionDetector(model, never)(video, tmp_path / "found.csv")
+    assert [len(key_frame) for key_frame in found] == [2, 0]
+    assert found[0].box_scores.tolist() == pytest.approx([0.95, 0.85])
+    everyone = ActionDetector(model, never, person_threshold=0.0)(video, tmp_path / "found.csv")
+    assert len(everyone[0]) == 3
+
+
+def test_some_of_avas_actions_have_avas_numbers(video: Path) -> None:
+    names = ("stand", "sit", "walk", "fly like a bird", "run/jog")
+    assert ActionDetector(network(), never, labels=names).action_ids == (1, 2, 3, 4, 5)
+    detect = ActionDetector(network(num_classes=3), never, labels=("stand", "walk", "answer phone"))
+    assert detect.action_ids == (12, 14, 15)
+
+
+def test_what_a_detector_cannot_mean_is_left_out(model: Any, video: Path) -> None:
+    boxes = [[float("nan"), 1, 2, 3], [10, 10, 50, 60], [30, 30, 30, 40]]
+    found = ActionDetector(model, lambda frame: boxes)(video, every=2.0)
+    assert found[0].boxes.tolist() == [[10, 10, 50, 60]]
+
+
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
+        ({"now": BOXES}, "given for seconds, numbers, not for 'now'"),
+        ({1: BOXES, "1.0": BOXES}, "given twice for second 1"),
         ({1.0: torch.ones(2, 3)}, r"\(N, 4\), pixels x1, y1, x2, y2, or \(N, 5\).*not \(2, 3\)"),
         ({1.0: [[1, 2, float("nan"), 4]]}, "not finite"),
         ({1.0: [[20, 10, 10, 30]]}, r"x1 < x2 and y1 < y2.*\[20.0, 10.0, 10.0, 30.0\]"),

@@ -45,7 +45,7 @@ def add_command(commands: Any) -> None:
         "--every", type=positive, metavar="S", help="seconds from one key frame to the next (default: 1)"
     )
     parser.add_argument(
-        "--person-threshold", type=_part, metavar="P", help="least confidence of a person, 0 to 1 (default: 0.8)"
+        "--person-threshold", type=_part, metavar="P", help="least confidence of a box, 0 to 1 (default: 0.8)"
     )
     parser.add_argument(
         "--scales",
@@ -195,8 +195,6 @@ def _check(args: argparse.Namespace, videos: list[str]) -> None:
     from slowfast_zoo.video.encode import check_target, keep_inputs
 
     needs_count(args.top_k, "--top-k")
-    if args.boxes is not None and args.person_threshold is not None:
-        raise ValueError("--person-threshold is for people who are searched for, and --boxes says where they are")
     if args.boxes not in (None, _FULL):
         if args.every is not None:
             raise ValueError(f"--every has no effect with --boxes {args.boxes}, which has seconds of its own")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import Tensor
 GivenBoxes = Mapping[float, Any]  # seconds -> (N, 4) or (N, 5)
 
 _NAMED = 8  # videos in a message
+_DETECTED = 8  # columns of a file of boxes with confidences
 
 
 def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool = True) -> Tensor:
@@ -24,11 +27,12 @@ def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool 
         given: (N, 4) or (N, 5), an array, a tensor or lists; empty for none.
         size: width and height of the frame.
         what: whose boxes they are, for the messages.
-        strict: whether a box without area, or outside the frame, is an error; otherwise it is left out.
+        strict: whether a box without area, outside the frame or with values that are not finite is an error; otherwise
+            it is left out.
 
     Raises:
         TypeError: no numbers.
-        ValueError: another shape; values that are not finite; with ``strict``, a box with nothing of the frame in it.
+        ValueError: another shape; with ``strict``, values that are not finite, or a box without anything of the frame.
     """
     try:
         boxes = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
@@ -40,8 +44,10 @@ def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool 
         raise ValueError(
             f"{what} must be (N, 4), pixels x1, y1, x2, y2, or (N, 5) with a confidence, not {tuple(boxes.shape)}"
         )
-    if not bool(torch.isfinite(boxes).all()):
+    finite = torch.isfinite(boxes).all(dim=1)
+    if strict and not bool(finite.all()):
         raise ValueError(f"{what} hold values that are not finite")
+    boxes = boxes[finite]
     if boxes.shape[1] == 4:
         boxes = torch.cat([boxes, torch.ones(len(boxes), 1)], dim=1)
     width, height = size
@@ -62,7 +68,8 @@ def read_boxes(path: str | os.PathLike[str], video: str, size: tuple[int, int]) 
     Args:
         path: a JSON file, ``{"seconds": [[x1, y1, x2, y2], ...], ...}`` in pixels, each box with or without a
             confidence behind it; or a CSV in AVA's format: video, second, x1, y1, x2, y2 from 0 to 1, and any further
-            columns, which have no effect.
+            columns. Of these, only the last of eight counts, as a confidence, where the action before it is empty (the
+            files of found people that PySlowFast uses).
         video: name of the video; of a CSV with several, the rows count whose video is its file name without the suffix.
         size: width and height of the frame in pixels.
 
@@ -82,11 +89,31 @@ def read_boxes(path: str | os.PathLike[str], video: str, size: tuple[int, int]) 
     return _from_csv(file, Path(video).stem, size)
 
 
+def by_second(boxes: Mapping[Any, Any]) -> dict[float, Any]:
+    """What is given for each second, in the order of time.
+
+    Raises:
+        ValueError: a key is no finite number of seconds, or two are the same second.
+    """
+    found: dict[float, Any] = {}
+    for key, given in boxes.items():
+        try:
+            second = float(key)
+        except (TypeError, ValueError):
+            second = math.nan
+        if not math.isfinite(second):
+            raise ValueError(f"boxes are given for seconds, numbers, not for {key!r}")
+        if second in found:
+            raise ValueError(f"boxes are given twice for second {second:g}")
+        found[second] = given
+    return dict(sorted(found.items()))
+
+
 def _from_json(file: Path) -> dict[float, Tensor]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return {float(time): _table(rows) for time, rows in sorted(content.items(), key=lambda item: float(item[0]))}
-    except (ValueError, TypeError, AttributeError) as error:
+        content = by_second(json.loads(file.read_text(encoding="utf-8")))
+        return {second: _table(rows) for second, rows in content.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         wanted = '{"seconds": [[x1, y1, x2, y2], ...], ...}'
         raise ValueError(f"{file} must be JSON like {wanted}, boxes in pixels: {error}") from error
 
@@ -96,16 +123,30 @@ def _table(rows: Any) -> Tensor:
 
 
 def _from_csv(file: Path, video: str, size: tuple[int, int]) -> dict[float, Tensor]:
-    from .ava import read_ava_csv
-
-    rows = read_ava_csv(file)
-    found: dict[int, dict[tuple[float, ...], None]] = {}
-    for row in rows:
-        if row.video == video:
-            found.setdefault(row.timestamp, {})[row.box] = None
+    found: dict[float, dict[tuple[float, ...], float]] = {}
+    others: dict[str, None] = {}
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines)
+        try:
+            for row in reader:
+                if not row:
+                    continue
+                others[row[0]] = None
+                if row[0] == video:
+                    boxes = found.setdefault(float(row[1]), {})
+                    if any(row[2:]):  # otherwise a key frame without people
+                        x1, y1, x2, y2 = map(float, row[2:6])
+                        sure = float(row[7]) if len(row) == _DETECTED and not row[6] else 1.0
+                        boxes[x1, y1, x2, y2] = max(sure, boxes.get((x1, y1, x2, y2), 0.0))
+        except (ValueError, IndexError, csv.Error) as error:
+            wanted = "video,second,x1,y1,x2,y2 with boxes from 0 to 1"
+            raise ValueError(f"{file}, line {reader.line_num}: expected {wanted}, got {','.join(row)!r}") from error
     if not found:
-        names = list(dict.fromkeys(row.video for row in rows))
+        names = list(others)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise ValueError(f"{file} holds no boxes of {video!r}, only of {', '.join(names[:_NAMED]) or 'nobody'}{more}")
-    scale = torch.tensor([*size, *size])
-    return {float(second): torch.tensor(list(boxes)) * scale for second, boxes in sorted(found.items())}
+    scale = torch.tensor([*size, *size, 1])
+    return {
+        second: torch.tensor([(*box, sure) for box, sure in boxes.items()]).reshape(-1, 5) * scale
+        for second, boxes in sorted(found.items())
+    }

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.factory import create_model, create_transform
-from slowfast_zoo.video import ClipSpan, VideoInput, VideoSource, keyframe_clips, open_video, video_name
+from slowfast_zoo.video import ClipSpan, VideoInput, VideoSource, keyframe_clips, load_labels, open_video, video_name
 
-from .boxes import GivenBoxes, checked_boxes, read_boxes
+from .boxes import GivenBoxes, by_second, checked_boxes, read_boxes
 from .classifier import checked_device, labels_of, model_name, needs_count
 from .optimize import optimize_for_inference
 from .person_detector import PersonDetector, TorchvisionPersons
@@ -55,7 +55,11 @@ class KeyFrame:
             box: which.
             top_k: how many at most.
             threshold: the least score.
+
+        Raises:
+            ValueError: ``top_k`` is less than 1.
         """
+        top_k = needs_count(top_k, "top_k")
         scores, classes = self.probabilities[box].topk(min(top_k, len(self.labels)))
         pairs = zip(classes.tolist(), scores.tolist(), strict=True)
         return [(self.labels[index], score) for index, score in pairs if score >= threshold]
@@ -225,7 +229,11 @@ class ActionDetector:
         first = 1 if all_labels[0] == BACKGROUND else 0
         self._columns = slice(first, None)
         self.labels = all_labels[first:]
-        self.action_ids = tuple(range(1, len(self.labels) + 1))
+        # Networks for some of AVA's actions have AVA's numbers all the same.
+        ava = {name: number for number, name in enumerate(load_labels("ava"), 1)}
+        self.action_ids = tuple(ava.get(name, number) for number, name in enumerate(self.labels, 1))
+        if not ava.keys() >= set(self.labels):
+            self.action_ids = tuple(range(1, len(self.labels) + 1))
 
     def __repr__(self) -> str:
         return f"ActionDetector({self.name!r}, {len(self.labels)} classes)"
@@ -315,10 +323,8 @@ class ActionDetector:
         if isinstance(boxes, (str, os.PathLike)) and boxes != WHOLE_FRAME:
             boxes = read_boxes(boxes, source.name, size)
         if isinstance(boxes, Mapping):
-            return {
-                float(time): checked_boxes(given, size, f"boxes at {time} s")
-                for time, given in sorted(boxes.items(), key=lambda item: float(item[0]))
-            }
+            found = {time: checked_boxes(b, size, f"boxes at {time:g} s") for time, b in by_second(boxes).items()}
+            return {time: given[given[:, 4] >= self.person_threshold] for time, given in found.items()}
         times = [every * number for number in range(1, math.ceil(source.duration / every))]
         times = times or [source.duration / 2]
         if boxes is not None:
