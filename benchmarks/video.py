@@ -152,7 +152,7 @@ def pipeline(quick: bool) -> dict[str, Any]:
         make_file(path, quick=quick)
         for network in NETWORKS[:1] if quick else NETWORKS:
             runs: dict[str, list[dict[str, Any]]] = {"straightforward": [], "ours": []}
-            for _ in range(1 if quick else 5 if network == NETWORKS[0] else 3):
+            for _ in range(1 if quick else 5 if network == NETWORKS[0] else 2):
                 for way, found in runs.items():
                     command = [sys.executable, "-m", "benchmarks.video", "--child", way, network, str(path)]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -183,7 +183,7 @@ def pipeline(quick: bool) -> dict[str, Any]:
 def views(quick: bool) -> dict[str, Any]:
     """The bundled model on held-out videos, by crops."""
     classify = sfz.VideoClassifier()
-    count = 12 if quick else 240
+    count = 12 if quick else 120
     truth, scores = [], {crops: [] for crops in (1, 3, "full")}
     seconds = dict.fromkeys(scores, 0.0)
     with tempfile.TemporaryDirectory() as folder:

@@ -209,7 +209,7 @@ def test_an_interrupted_run_goes_on(
         stopping(patched, owner, name, call)
         with pytest.raises(StopError):
             finetune(network(), data, output=tmp_path, **MUCH)
-    (tmp_path / ".state.half.pt").touch()  # what a kill leaves
+    (tmp_path / ".state.a_half_0.pt").touch()  # what a kill leaves
     done: list[int] = []
     update = Trainer._update
     monkeypatch.setattr(Trainer, "_update", lambda self, *args: done.append(1) or update(self, *args))
@@ -245,6 +245,40 @@ def test_what_is_in_the_folder(data: Path, tmp_path: Path) -> None:
     (output / "state.pt").unlink()
     with pytest.raises(ValueError, match=r"out is not empty \(best, last, metrics\.csv\), and holds no fine-tuning"):
         finetune(network(), data, output=output, **settings)
+
+
+def test_a_folder_of_somebody_elses_keeps_everything(tmp_path: Path) -> None:
+    def refused(message: str, resume: bool) -> None:
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match=message) as raised:
+            state.OutputFolder(tmp_path, {}).open(resume)
+        assert sorted(tmp_path.rglob("*")) == before and "\x1b" not in str(raised.value)
+
+    half = ".config.json.0123abcd"
+    touch(tmp_path, ".state.abcd_123.pt")
+    assert state.OutputFolder(tmp_path, {}).open(True) is None and not list(tmp_path.iterdir()), "halves only"
+    touch(tmp_path, "notes.txt", ".config.json.bak", ".state.db", ".best.friends/a", ".last.response/a", "best/b", half)
+    for resume in (True, False):
+        (tmp_path / "state.pt").unlink(missing_ok=True)
+        refused("is not empty", resume)
+        for content in ({"a": 1}, {"run": 3}, {"run": {"lr": 0.1}}):
+            torch.save(content, tmp_path / "state.pt")
+            refused("holds no fine-tuning", resume)
+        torch.save({"run": np.float64(0.1)}, tmp_path / "state.pt")
+        refused(r"cannot be read .* delete this one by hand", resume)
+    state.OutputFolder(tmp_path, {"lr": 0.1}).write_state({})
+    assert state.OutputFolder(tmp_path, {}).open(False) is None
+    names = {".best.friends", ".last.response", ".config.json.bak", ".state.db", "best", "notes.txt", "state.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == names, "but for the half"
+
+
+def test_numpy_values_are_as_good(data: Path, tmp_path: Path) -> None:
+    """In the state there are only plain ones."""
+    given = {"epochs": np.int64(1), "batch_size": np.int32(6), "lr": np.float64(0.02), "flip": np.bool_(True)}
+    settings: dict[str, Any] = {**given, "batch_norm": np.str_("batch"), "labels": np.array(ABC)}
+    first = finetune(network(), data, output=tmp_path, **settings)
+    plain = {"epochs": 1, "batch_size": 6, "lr": 0.02}
+    assert finetune(network(), data, output=tmp_path, **plain).history == first.history
 
 
 KILLED = """
@@ -532,7 +566,9 @@ def test_lists(tmp_path: Path) -> None:
     assert numbers.with_labels(("x", "y")).train == numbers.train
     sets = read_data(tmp_path / "sets.csv", root=tmp_path / "v")
     assert sets.multi_label and {t for e in sets.train for t in e.targets} == {0, 1, 2} and sets.val
-    read = read_data(names.train, names.val, labels=names.labels)
+    videos = [LabelledVideo(e.name, e.video, (np.int64(e.targets[0]),)) for e in names.train]
+    read = read_data(videos, names.val, labels=names.labels)
+    assert state.digest_of(read.train) == state.digest_of(names.train)
     assert (read.train, read.labels) == (names.train, names.labels)
 
 
@@ -582,13 +618,25 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
 def test_classes_that_know_left_from_right(data: Path, tmp_path: Path) -> None:
     from slowfast_zoo.finetuning.data import Data, warn_of
 
-    for label in ("pan_left", "Turn RIGHT", "leftwards", "roll_counterclockwise", "right-handed"):
+    for label in (
+        "pan_left", "Turn RIGHT", "leftwards", "roll_counterclockwise", "right-handed", "turnLeft", "TurnRight",
+        "swipeleft", "spin ccw", "rotateCCW", "CWTurn",
+    ):  # fmt: skip
         with pytest.warns(UserWarning, match=f"the class '{label}' knows its left from its right"):
             warn_of(Data([], [], ("bright", label), True, False), flip=True)
-    warn_of(Data([], [], ("upright", "cleft", "copyright sign", "pan_left"), True, False), flip=False)
+    warn_of(Data([], [], ("pan_left", "turnRight"), True, False), flip=False)
     video = LabelledVideo("a.mp4", "a.mp4", (0,))
     with pytest.warns(UserWarning, match=r"1 videos are trained on and validated on, such as a\.mp4"):
-        warn_of(Data([video], [video], ("upright", "cleft", "sleight"), True, False), flip=True)
+        warn_of(
+            Data(
+                [video],
+                [video],
+                ("upright", "cleft", "Copyright sign", "sitUpright", "playwright", "a leftover"),
+                True,
+                False,
+            ),
+            flip=True,
+        )
 
 
 def sample(data: Path, index: int, epoch: int = 0, **settings: Any) -> Tensor:
@@ -742,6 +790,7 @@ def test_sets_of_labels(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"max_bad": 2}, "max_bad is a share from 0 to 1"),
         ({"workers": -1}, "workers must be a whole number from 0"),
         ({"optimizer": "sgdd"}, "sgdd"),
+        ({"optimizer": "adahessian"}, "optimizer 'adahessian' needs second derivatives"),
         ({"crops": 2, "epochs": 1, "batch_size": 6}, "crops must be"),
     ],
 )
@@ -766,6 +815,17 @@ def test_out_of_memory_says_what_to_lower(data: Path, tmp_path: Path, monkeypatc
         finetune(network(), data, output=tmp_path / "a", **SHORT)
     with pytest.raises(MemoryError, match="raise accumulate as much$"):
         finetune(network(), data, output=tmp_path / "b", grad_checkpointing=True, amp="bfloat16", **SHORT)
+    with pytest.raises(MemoryError, match="of cpu: set grad_checkpointing, or set amp"):
+        finetune(network(), data, output=tmp_path / "e", **{**SHORT, "batch_size": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_backward", lambda *args, **kwargs: torch.zeros(()))
+        patched.setattr(
+            loop.VideoClassifier,
+            "predict_many",
+            lambda *args, **kwargs: failing("DefaultCPUAllocator: can't allocate memory")(),
+        )
+        with pytest.raises(MemoryError, match=r"single clip of validation .* memory of cpu: take a smaller crop or"):
+            finetune(network(), data, output=tmp_path / "f", **SHORT)
     monkeypatch.setattr(Trainer, "_backward", failing("DataLoader worker (pid 1) is killed by signal: Killed."))
     with pytest.raises(MemoryError, match="lower workers"):
         finetune(network(), data, output=tmp_path / "c", **SHORT)

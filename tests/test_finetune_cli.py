@@ -89,6 +89,10 @@ def test_what_it_prints(
     report = json.loads(capsys.readouterr().out)
     assert report["best"] == "out/best" and report["history"][0]["val_top1"] == 0.75
     assert report["skipped"] == [{"video": "a.mp4", "reason": "no video"}]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("data") == 0, "or torchrun would end the others"
+    assert "1 videos could not be read, see above; the exit code is 0" in capsys.readouterr().err
+    monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setenv("RANK", "1")
     assert run("data") == 2
     assert capsys.readouterr() == ("", "")
@@ -98,7 +102,13 @@ def test_it_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--help")
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("train and val", "an interrupted training goes on", "(default: 20)", "--model local-dir:FOLDER"):
+    for words in (
+        "train and val",
+        "an interrupted training goes on",
+        "(default: 20)",
+        "0 under torchrun",
+        "--model local-dir:FOLDER",
+    ):
         assert words in text
     assert "SUPPRESS" not in text
 

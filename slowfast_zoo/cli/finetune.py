@@ -27,7 +27,8 @@ def add_command(commands: Any) -> None:
         "data. The networks that are best on the validation videos and last in training are written as folders, which "
         "every other command takes as --model local-dir:FOLDER. When the command is given again, an interrupted "
         "training goes on to the same result. Under torchrun, processes share each step. Videos that cannot be read "
-        "are told of and left out; the exit code is then 2.",
+        "are told of and left out; the exit code is then 2, but 0 under torchrun, which ends the other processes where "
+        "one fails.",
         argument_default=argparse.SUPPRESS,  # what is not given is left to the function's own defaults
     )
     parser.add_argument(
@@ -62,7 +63,11 @@ def _add_schedule(add: Any) -> None:
     add("--lr", type=float, metavar="RATE", help="highest learning rate (default: by the clips of a step, half of "
         "the paper's 0.1 for 64)")  # fmt: skip
     add("--warmup-epochs", type=float, metavar="N", help="epochs of linear warm-up (default: 2/15 of them)")
-    add("--optimizer", metavar="NAME", help="any of timm's (default: sgd, with Nesterov's momentum)")
+    add(
+        "--optimizer",
+        metavar="NAME",
+        help="any of timm's that need only first derivatives (default: sgd, with Nesterov's momentum)",
+    )
     add("--momentum", type=float, metavar="M", help="of SGD (default: 0.9)")
     add("--weight-decay", type=float, metavar="W", help="not of batch norms and biases (default: 1e-4)")
     add("--layer-decay", type=float, metavar="F", help="factor of the learning rate from one stage to that before it")
@@ -98,7 +103,7 @@ def _add_machine(add: Any) -> None:
     add("--grad-checkpointing", action="store_true", help="less memory, more time")
     add("--workers", type=int, metavar="N", help="processes that decode videos (default: none, on a GPU up to 8)")
     add("--max-bad", type=float, metavar="SHARE", help="stop if more of the videos cannot be read (default: 0.05)")
-    add("--restart", action="store_false", dest="resume", help="begin again, in place of going on with FOLDER")
+    add("--restart", action="store_false", dest="resume", help="begin again, in place of the fine-tuning in FOLDER")
     add("--tensorboard", action="store_true", help="write the numbers for TensorBoard too")
 
 
@@ -112,11 +117,14 @@ def run(args: argparse.Namespace) -> int:
         settings["labels"] = [line.strip() for line in lines if line.strip()]
     output = args.output if "output" in args else f"{Path(args.data).resolve().stem}.finetuned"
     result = finetune(args.model, args.data, output=output, **{"progress": True, **settings})
+    among_others = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(_plain(result), indent=2) if "json" in args else as_text(result), flush=True)
         if result.skipped:
-            print(f"slowfast-zoo: {len(result.skipped)} videos could not be read, see above", file=sys.stderr)
-    return 2 if result.skipped else 0
+            note = "; the exit code is 0 all the same, for torchrun" if among_others else ""
+            print(f"slowfast-zoo: {len(result.skipped)} videos could not be read, see above{note}", file=sys.stderr)
+    # Where a process exits with another code than 0, torchrun ends those that are not done yet.
+    return 2 if result.skipped and not among_others else 0
 
 
 def as_text(result: FinetuneResult) -> str:

@@ -123,7 +123,7 @@ def finetune(
         lr: the highest learning rate. None grows with the clips of a step: 0.1 for 64 of them without ``pretrained``,
             as in the paper, which trains from scratch; half of that otherwise, which is a choice; and for sets of
             labels 0.0375 for 16, by which the paper fine-tunes on Charades.
-        optimizer: any of timm's; "sgd" is SGD with Nesterov's momentum.
+        optimizer: any of timm's that need only first derivatives; "sgd" is SGD with Nesterov's momentum.
         momentum: of SGD.
         weight_decay: batch norms and biases have none.
         warmup_epochs: epochs over which the learning rate grows from a tenth; None is 2/15 of them, as in the paper.
@@ -147,7 +147,7 @@ def finetune(
         workers: processes that decode videos, for each that trains; None is up to 8 on a GPU, and none on a CPU, which
             the network keeps busy.
         max_bad: the share of the videos that may be unreadable. They are told of, and in training replaced by the next.
-        resume: go on with what is in ``output``; False begins again.
+        resume: go on with what is in ``output``; False begins again, in place of another fine-tuning.
         tensorboard: write the numbers for TensorBoard too.
         progress: show a progress bar, and a line of numbers an epoch.
 
@@ -254,7 +254,7 @@ def _train(
             "train": digest_of(data.train),
             "val": digest_of(data.val),
             "transform": repr(transform),
-            "pretrained": pretrained,
+            "pretrained": bool(pretrained),
             "processes": team.size,
             **settings.to_dict(),
             "lr": lr,

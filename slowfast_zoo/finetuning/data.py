@@ -26,7 +26,9 @@ HELD_OUT = 0.2  # of the videos, where nothing is given to validate on
 VideoList = str | os.PathLike[str] | Sequence[LabelledVideo]
 
 # Names of classes that a mirrored clip no longer belongs to.
-_SIDED = re.compile(r"(?<![a-z])(left|right)(wards?|hand(ed)?)?(?![a-z])|clockwise", re.IGNORECASE)
+_SIDED = re.compile(r".*(left|right)(wards?|hand(ed)?)?|.*clockwise|c?cw")
+_UNSIDED = re.compile(r".*([bfw]right|copyright|upright|outright|downright|birthright|forthright|cleft)|al?right")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # between turn and Left, CCW and Turn
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def read_data(
         ValueError: a list or folder that cannot be used, or data that nothing can be learnt from.
         FileNotFoundError: a list or folder is not there, or none of a list's videos.
     """
+    labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
     share = HELD_OUT if val is None else val
     if isinstance(share, (int, float)) and not 0 < share < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
@@ -96,7 +99,7 @@ def read_data(
 
 def warn_of(data: Data, *, flip: bool) -> None:
     """Warnings of what is no error, but may make the numbers wrong."""
-    sided = [label for label in data.labels if _SIDED.search(label)]
+    sided = [label for label in data.labels if _is_sided(label)]
     if flip and sided:
         warnings.warn(
             f"half of the clips are mirrored, but the class {sided[0]!r} knows its left from its right: switch that "
@@ -109,6 +112,11 @@ def warn_of(data: Data, *, flip: bool) -> None:
             f"{len(both)} videos are trained on and validated on, such as {min(both)}: validation will say too much",
             stacklevel=3,
         )
+
+
+def _is_sided(label: str) -> bool:
+    words = re.findall(r"[a-z]+", _CAMEL.sub(" ", label).lower())
+    return any(_SIDED.fullmatch(word) and not _UNSIDED.fullmatch(word) for word in words)
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None] | None:
@@ -126,7 +134,8 @@ def _read(
 ) -> tuple[list[LabelledVideo], tuple[str, ...] | None]:
     """Videos, and the names of the classes unless there are only indices."""
     if not isinstance(source, (str, os.PathLike)):
-        return list(source), None if labels is None else tuple(labels)
+        plain = [replace(entry, targets=tuple(map(int, entry.targets))) for entry in source]
+        return plain, None if labels is None else tuple(labels)
     if os.path.isdir(source):
         return read_class_folders(source, labels)
     names = labels_in_list(source) if labels is None else tuple(labels)

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any, cast
 
@@ -21,11 +21,11 @@ from torch.utils.data.distributed import DistributedSampler
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference.classifier import VideoClassifier
 from slowfast_zoo.inference.metrics import average_precision, rank_of
-from slowfast_zoo.inference.pipeline import is_out_of_memory
 from slowfast_zoo.models import VideoNetwork
 
 from .curves import Board, draw_curves, write_metrics
 from .data import ClipDataset, Data, collate, mixed, reason_of
+from .memory import told_of_memory
 from .settings import Settings
 from .state import BEST, CURVES_FILE, LAST, METRICS_FILE, OutputFolder
 from .team import Team
@@ -93,6 +93,11 @@ class Trainer:
             weight_decay=settings.weight_decay,
             layer_decay=settings.layer_decay,
         )
+        if getattr(self._optimizer, "is_second_order", False):
+            raise ValueError(
+                f"optimizer {settings.optimizer!r} needs second derivatives, which are not computed here: choose one "
+                "of first order, such as 'sgd' or 'adamw'"
+            )
         warmup = settings.warmup(self.steps)
         self._schedule = _scheduler.CosineLRScheduler(
             self._optimizer,
@@ -229,7 +234,7 @@ class Trainer:
         self._schedule.step_update(done)
         total = torch.zeros((), device=self._device)
         for part in range(settings.accumulate):
-            with _told_of_memory(settings, self.network, self._device):
+            with told_of_memory(settings, self.network, self._device):
                 batch = next(batches)
                 self._skip({self._data.train[index].name: reason for index, reason in batch.bad}, bar)
                 if batch.clips is None:
@@ -318,13 +323,14 @@ class Trainer:
         )
         share = range(len(entries))[team.rank :: team.size]
         bad: dict[str, str] = {}
-        predictions = classifier.predict_many(
-            [entries[index].video for index in share],
-            settings.clips,
-            settings.crops,
-            on_error=lambda video, error: bad.update({str(video): reason_of(error)}),
-        )
-        found = {share[prediction.position]: prediction.probabilities.numpy() for prediction in predictions}
+        with told_of_memory(settings, self.network, self._device, validating=True):
+            predictions = classifier.predict_many(
+                [entries[index].video for index in share],
+                settings.clips,
+                settings.crops,
+                on_error=lambda video, error: bad.update({str(video): reason_of(error)}),
+            )
+            found = {share[prediction.position]: prediction.probabilities.numpy() for prediction in predictions}
         self._skip({entry.name: bad[entry.video] for entry in entries if entry.video in bad}, bar)
         scores = {index: vector for part in team.gather(found) for index, vector in part.items()}
         if not scores:
@@ -385,30 +391,6 @@ def _objective(
     if mix:
         return _loss.SoftTargetCrossEntropy(), mix
     return _loss.LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss(), None
-
-
-@contextmanager
-def _told_of_memory(settings: Settings, network: VideoNetwork[Any], device: torch.device) -> Iterator[None]:
-    """Out of memory says what to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if "DataLoader worker" in str(error):
-            raise MemoryError(
-                "a process that decodes videos was ended, probably for its memory: lower workers"
-            ) from error
-        if not is_out_of_memory(error):
-            raise
-        config = network.config
-        remedies = ["lower batch_size and raise accumulate as much"]
-        if not any(getattr(module, "grad_checkpointing", False) for module in network.modules()):
-            remedies.append("set grad_checkpointing")
-        if settings.amp is None:
-            remedies.append('set amp to "bfloat16"')
-        raise MemoryError(
-            f"a batch of {settings.batch_size} clips ({config.clip_frames} frames, crop {config.crop}) does not fit in "
-            f"the memory of {device}: {', or '.join(remedies)}"
-        ) from error
 
 
 class _Bar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from slowfast_zoo.models.config import FEATURE_NAMES
@@ -55,6 +55,10 @@ class Settings:
     seed: int
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if getattr(value, "ndim", None) == 0:  # numpy's, which a state could not be loaded with
+                object.__setattr__(self, field.name, value.item())
         for name in ("epochs", "batch_size", "accumulate", "clips"):
             self._check(name, lambda value: isinstance(value, int) and value >= 1, "a whole number from 1")
         self._check("seed", lambda value: isinstance(value, int) and value >= 0, "a whole number from 0")
@@ -84,6 +88,11 @@ class Settings:
         value = getattr(self, name)
         if isinstance(value, bool) or not fits(value):
             raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+    @property
+    def least_batch(self) -> int:
+        """The smallest batch that the other settings take."""
+        return SPLIT_CLIPS if self.batch_norm == "split" else 2 if self.mixup else 1
 
     def rate(self, processes: int, *, pretrained: bool, multi_label: bool) -> float:
         """The highest learning rate."""

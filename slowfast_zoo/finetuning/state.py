@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,16 @@ from slowfast_zoo.weights.folder import save_pretrained
 
 STATE_FILE, METRICS_FILE, CURVES_FILE = "state.pt", "metrics.csv", "curves.png"
 BEST, LAST, BOARD = "best", "last", "tensorboard"
-_FORMAT = "slowfast-zoo finetune, version 1"
+_KIND = "slowfast-zoo finetune"
+_FORMAT = f"{_KIND}, version 1"
+
+# Names of what a killed process had not finished: those that ``tempfile`` and ``secrets`` made for our files.
+_HALF_STATE = re.compile(r"\.state\.[a-z0-9_]{8}\.pt")  # the first file of all
+_HALF = re.compile(
+    rf"{_HALF_STATE.pattern}|\.({BEST}|{LAST})\.[a-z0-9_]{{8}}|\.curves\.[a-z0-9_]{{8}}\.png"
+    r"|\.(metrics\.csv|model\.safetensors|config\.json|README\.md)\.[0-9a-f]{8}"
+)
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # torch prints some words of its messages in bold
 
 
 class OutputFolder:
@@ -41,7 +51,7 @@ class OutputFolder:
         """Prepare the folder.
 
         Args:
-            resume: go on with what is in it.
+            resume: go on with what is in it; else begin again, if it is a fine-tuning.
 
         Returns:
             The state to go on from, or None to begin.
@@ -51,28 +61,27 @@ class OutputFolder:
             OSError: it cannot be made or read.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        for folder in (self.path, self.path / BEST, self.path / LAST):
-            _remove_halves(folder)
         state_file = self.path / STATE_FILE
         if not state_file.exists():
             there = sorted(entry.name for entry in self.path.iterdir())
-            if there:
+            if not all(map(_HALF_STATE.fullmatch, there)):
                 raise ValueError(
                     f"{self.path} is not empty ({', '.join(there[:3])}), and holds no fine-tuning to go on with: name "
                     "another folder"
                 )
-            return None
-        if not resume:
+            _remove_halves(self.path)
             return None
         state = _read_state(state_file)
-        there, here = state.get("run", {}), self._run
+        there, here = state["run"], self._run
         wrong = [f"{k} {there.get(k)!r} there, {value!r} here" for k, value in here.items() if there.get(k) != value]
-        if wrong:
+        if resume and wrong:
             raise ValueError(
                 f"{self.path} holds another fine-tuning ({'; '.join(wrong)}): name another folder, or begin again with "
                 "resume=False (--restart)"
             )
-        return state
+        for folder in (self.path, self.path / BEST, self.path / LAST):
+            _remove_halves(folder)
+        return state if resume else None
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """From now on, runs go on from here."""
@@ -106,19 +115,22 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises for files that are not its own has no common base
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read ({reason}): name another folder, or delete this one") from error
-    if not isinstance(state, dict) or "run" not in state:
+        reason = _ESCAPE.sub("", (str(error).splitlines() or [type(error).__name__])[0])
+        raise ValueError(
+            f"{path} cannot be read ({reason}): name another folder, or delete this one by hand"
+        ) from error
+    run = state.get("run") if isinstance(state, dict) else None
+    if not isinstance(run, dict) or not str(run.get("finetune")).startswith(_KIND):
         raise ValueError(f"{path} holds no fine-tuning to go on with: name another folder")
-    return state
+    return dict(state)
 
 
 def _remove_halves(folder: Path) -> None:
-    """Remove what a killed process had not finished; all of it has names that begin with a dot."""
-    for entry in folder.glob(".*"):
-        if entry.name.startswith((f".{BEST}.", f".{LAST}.")):
-            shutil.rmtree(entry)
-        elif entry.name.startswith(
-            (".state.", ".metrics.", ".curves.", ".model.safetensors.", ".config.json.", ".README.md.")
-        ):
+    """Remove what a killed process had not finished."""
+    for entry in list(folder.glob(".*")):
+        if not _HALF.fullmatch(entry.name):
+            continue
+        if not entry.is_dir():
             entry.unlink()
+        elif {inner.name for inner in entry.iterdir()} <= {BEST, LAST} and not entry.is_symlink():
+            shutil.rmtree(entry)
