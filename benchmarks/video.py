@@ -39,7 +39,7 @@ import slowfast_zoo as sfz
 from benchmarks.motion.data import HELDOUT_SEED, HELDOUT_VIDEOS, write_motion_file
 from benchmarks.speed import merge
 from slowfast_zoo.inference.bench import machine
-from slowfast_zoo.video import VideoReader, sample_clips
+from slowfast_zoo.video import VideoReader, sample_clip, sample_clips
 from slowfast_zoo.video.encode import write_video
 from slowfast_zoo.video.motion import MOTION_CLASSES, generate_motion_video
 
@@ -118,6 +118,7 @@ def child(way: str, network: str, path: str) -> None:
     """One run in a process of its own; prints JSON."""
     run: Callable[[sfz.VideoClassifier, str], tuple[Tensor, int]] = globals()[way]
     classify = classifier(network)
+    classify(sample_clip(), clips=1, crops=1)  # what is imported at the first video
     with torch.inference_mode():  # the weights are laid out for the shape at the first call
         config, crop = classify.model.config, classify.transform.crop
         classify.model(torch.zeros(3, 3, config.clip_frames, crop, crop))
