@@ -153,7 +153,7 @@ def pipeline(quick: bool) -> dict[str, Any]:
         make_file(path, quick=quick)
         for network in NETWORKS[:1] if quick else NETWORKS:
             runs: dict[str, list[dict[str, Any]]] = {"straightforward": [], "ours": []}
-            for _ in range(1 if quick else 5 if network == NETWORKS[0] else 2):
+            for _ in range(1 if quick else 3 if network == NETWORKS[0] else 2):
                 for way, found in runs.items():
                     command = [sys.executable, "-m", "benchmarks.video", "--child", way, network, str(path)]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
