@@ -191,7 +191,7 @@ def _check(args: argparse.Namespace, videos: list[str]) -> None:
         OSError: nothing can be written there.
     """
     from slowfast_zoo.inference.ava import read_ava_csv
-    from slowfast_zoo.inference.classifier import needs_count
+    from slowfast_zoo.inference.network import needs_count
     from slowfast_zoo.video.encode import check_target, keep_inputs
 
     needs_count(args.top_k, "--top-k")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slowfast_zoo.factory import create_model, create_transform
-from slowfast_zoo.inference.classifier import labels_of, model_name
+from slowfast_zoo.inference.network import labels_of, model_name
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.models import VideoNetwork
 from slowfast_zoo.models.freezing import freeze

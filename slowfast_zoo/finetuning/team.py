@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from slowfast_zoo.inference.classifier import checked_device
+from slowfast_zoo.inference.network import checked_device
 
 
 class Team:

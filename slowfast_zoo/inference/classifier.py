@@ -6,14 +6,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slowfast_zoo.factory import create_model, create_transform
+from slowfast_zoo.factory import create_transform
 from slowfast_zoo.video import (
     CONVENTIONS,
     SOURCE_FPS,
@@ -25,9 +24,8 @@ from slowfast_zoo.video import (
     sliding_windows,
 )
 from slowfast_zoo.video.source import is_positive
-from slowfast_zoo.weights import class_names
 
-from .optimize import optimize_for_inference
+from .network import loaded, made_ready, model_name, named_classes, needs_count
 from .pipeline import BatchRunner, OnError, Scored, ViewBar, not_finite, score_videos
 from .results import ClipPrediction, Features, Prediction, Timeline
 from .stream import timed_frames, windows
@@ -85,19 +83,11 @@ class VideoClassifier:
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None:
                 needs_count(value, name)
-        model: Any = model_or_name
-        if isinstance(model_or_name, str):
-            model = create_model(model_or_name, pretrained=pretrained)
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if not all(hasattr(model, name) for name in ("config", "pretrained_cfg", "probabilities")):
-            raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
+        model = loaded(model_or_name, pretrained)
         if model.config.roi:
             raise ValueError("the network detects actions in boxes: call it as model(clip, boxes)")
-        model = model.to(device=checked_device(device)).eval()
-        self.device = next(model.parameters()).device
-        if optimize is None:
-            optimize = isinstance(model_or_name, str) and self.device.type == "cpu"
-        self.model = optimize_for_inference(model, dtype) if optimize else model.to(dtype=dtype)
+        self.model = made_ready(model_or_name, model, device, dtype, optimize)
+        self.device = next(self.model.parameters()).device
         on_gpu = self.device.type != "cpu"
         self._run = BatchRunner(self.model, int(batch_size or (16 if on_gpu else 4)))
         self.workers = int(workers or (min(4, os.cpu_count() or 1) if on_gpu else 1))
@@ -107,11 +97,7 @@ class VideoClassifier:
         self.sampling = sampling or model.pretrained_cfg.get("clip_sampling", "uniform")
         if self.sampling not in CONVENTIONS:
             raise ValueError(f"sampling must be one of {', '.join(CONVENTIONS)}, got {self.sampling!r}")
-        known = labels_of(model) if labels is None else tuple(labels)
-        if known is not None and len(known) != model.num_classes:
-            raise ValueError(f"the network has {model.num_classes} classes, but {len(known)} labels were given")
-        self.labels_known = known is not None
-        self.labels = known or tuple(f"class {index}" for index in range(model.num_classes))
+        self.labels, self.labels_known = named_classes(model, labels)
 
     def __repr__(self) -> str:
         return f"VideoClassifier({self.name!r}, {len(self.labels)} classes)"
@@ -502,37 +488,6 @@ class VideoClassifier:
         return mean.softmax(0) if self.model.config.head_activation == "softmax" else mean.sigmoid()
 
 
-def needs_count(value: Any, name: str) -> int:
-    """A whole number of at least 1, NumPy's among them; refuses anything else."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
-
-
 def _needs_rate(value: Any, name: str) -> None:
     if value is not None and not is_positive(value):
         raise ValueError(f"{name} must be None or a positive number of frames per second, got {value!r}")
-
-
-def checked_device(device: str | torch.device | None) -> torch.device | None:
-    """A device that is really there."""
-    if device is None:
-        return None
-    try:
-        checked = torch.device(device)
-        torch.empty(0, device=checked)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return checked
-
-
-def model_name(model: Any) -> str:
-    """``architecture.tag`` of a network from ``create_model``, as far as it knows them."""
-    record = model.pretrained_cfg
-    return ".".join(part for part in (record.get("architecture"), record.get("tag")) if part) or type(model).__name__
-
-
-def labels_of(model: Any) -> tuple[str, ...] | None:
-    """The class names of the model's weights, unless it has got another classifier since."""
-    labels = class_names(model.pretrained_cfg.get("labels"))
-    return labels if labels is not None and len(labels) == model.num_classes else None

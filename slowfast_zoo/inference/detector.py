@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slowfast_zoo.factory import create_model, create_transform
+from slowfast_zoo.factory import create_transform
 from slowfast_zoo.video import ClipSpan, VideoInput, VideoSource, keyframe_clips, load_labels, open_video, video_name
 
 from .boxes import GivenBoxes, by_second, checked_boxes, read_boxes
-from .classifier import checked_device, labels_of, model_name, needs_count
-from .optimize import optimize_for_inference
+from .network import loaded, made_ready, model_name, named_classes, needs_count
 from .person_detector import PersonDetector, TorchvisionPersons
 from .pipeline import ViewBar
 
@@ -194,12 +193,7 @@ class ActionDetector:
         pretrained: bool = True,
         optimize: bool | None = None,
     ) -> None:
-        model: Any = model_or_name
-        if isinstance(model_or_name, str):
-            model = create_model(model_or_name, pretrained=pretrained)
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if not all(hasattr(model, name) for name in ("config", "pretrained_cfg", "probabilities")):
-            raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
+        model = loaded(model_or_name, pretrained)
         if model.config.roi is None:
             raise ValueError("the network classifies clips and takes no boxes: use VideoClassifier, or a *_det network")
         if model.num_classes < 1:
@@ -210,21 +204,14 @@ class ActionDetector:
             raise ValueError(f"person_threshold lies between 0 and 1, got {person_threshold}")
         if batch_size is not None:
             needs_count(batch_size, "batch_size")
-        model = model.to(device=checked_device(device)).eval()
-        self.device = next(model.parameters()).device
-        if optimize is None:
-            optimize = isinstance(model_or_name, str) and self.device.type == "cpu"
-        self.model = optimize_for_inference(model, dtype) if optimize else model.to(dtype=dtype)
+        self.model = made_ready(model_or_name, model, device, dtype, optimize)
+        self.device = next(self.model.parameters()).device
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 4)
         self.person_detector: PersonDetector = person_detector or TorchvisionPersons(self.device)
         self.person_threshold = person_threshold
         self.name = model_name(model)
         self.transform = replace(create_transform(model), crops=WHOLE_FRAME)
-        known = labels_of(model) if labels is None else tuple(labels)
-        if known is not None and len(known) != model.num_classes:
-            raise ValueError(f"the network has {model.num_classes} classes, but {len(known)} labels were given")
-        self.labels_known = known is not None
-        all_labels = known or tuple(f"class {index}" for index in range(model.num_classes))
+        all_labels, self.labels_known = named_classes(model, labels)
         # AVA's column i is action i + 1, but where column 0 is the background.
         first = 1 if all_labels[0] == BACKGROUND else 0
         self._columns = slice(first, None)

@@ -27,7 +27,7 @@ from slowfast_zoo.factory import create_model
 from slowfast_zoo.models import FeatureNetwork, VideoNetwork
 from slowfast_zoo.models.network import MIN_SIDE
 
-from .classifier import labels_of, model_name
+from .network import labels_of, model_name
 
 ExportFormat = Literal["torch", "onnx", "openvino"]
 ExportOutput = Literal["logits", "probabilities", "features"]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slowfast_zoo.video import VideoInput
 
-from .classifier import needs_count
+from .network import needs_count
 from .plot import colours_of
 from .render import DIMMED, WHITE, Draw, fitted, load_font, render_frames
 
