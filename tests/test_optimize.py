@@ -19,8 +19,9 @@ from torch import Tensor, nn
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import VideoClassifier
 from slowfast_zoo.inference.optimize import optimize_for_inference
-from slowfast_zoo.layers import folded
-from slowfast_zoo.layers.folded import FoldedConv, FoldedStem
+from slowfast_zoo.layers import folded_conv, onednn
+from slowfast_zoo.layers.folded import FoldedStem
+from slowfast_zoo.layers.folded_conv import FoldedConv
 
 NAMES = sfz.list_models()
 # One of each kind: SlowFast, with non-local blocks, one pathway, one thin pathway, temporal strides and pooling, boxes.
@@ -626,7 +627,8 @@ def test_gradient_after_inference_mode() -> None:
 
 
 def without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folded, "has_onednn", lambda dtype: False)
+    for module in (onednn, folded_conv):
+        monkeypatch.setattr(module, "has_onednn", lambda dtype: False)
 
 
 @pytest.mark.parametrize("name", KINDS)

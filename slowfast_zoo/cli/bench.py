@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-_PEERS = {"pytorchvideo": "PyTorchVideo", "openvino": "OpenVINO"}
+_PEERS = {"pytorchvideo": "PyTorchVideo", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 
 
 def add_command(commands: Any) -> None:
@@ -101,8 +101,8 @@ def _contenders(args: argparse.Namespace) -> list[Any]:
     else:
         chosen += [Contender("optimised", dtype) for dtype in dtypes]
     for peer in args.against:
-        # On a CPU, PyTorchVideo's pooling knows no other dtype.
-        only_float32 = peer == "pytorchvideo" and args.device == "cpu" and not args.train
+        # On a CPU, PyTorchVideo's pooling knows no other dtype, and ONNX Runtime hardly any operation.
+        only_float32 = peer != "openvino" and args.device == "cpu" and not args.train
         chosen += [Contender(_PEERS[peer], dtype) for dtype in (["float32"] if only_float32 else dtypes)]
     return list(dict.fromkeys(chosen))
 

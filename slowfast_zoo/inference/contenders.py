@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +21,22 @@ from slowfast_zoo.models import SlowFastConfig, build
 from slowfast_zoo.models import validation as check
 from slowfast_zoo.models.config import block_kernels
 
+from .export import export_model
 from .optimize import optimize_for_inference
 
-KINDS = ("ordinary", "optimised", "channels-last", "compiled", "CUDA graph", "PyTorchVideo", "OpenVINO")
+KINDS = (
+    "ordinary",
+    "optimised",
+    "optimised without Winograd",
+    "channels-last",
+    "compiled",
+    "CUDA graph",
+    "PyTorchVideo",
+    "OpenVINO",
+    "ONNX Runtime",
+)
 DTYPES = ("float32", "bfloat16", "float16")
-PACKAGES = {"PyTorchVideo": "pytorchvideo", "OpenVINO": "openvino"}
+PACKAGES = {"PyTorchVideo": "pytorchvideo", "OpenVINO": "openvino", "ONNX Runtime": "onnxruntime"}
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}  # PyTorchVideo knows networks by their depth
 Call = Callable[[], Any]
 
@@ -128,10 +141,14 @@ class Contender:
                     openvino = importlib.import_module("openvino")
                     openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")  # loads the library for the CPU
                     return openvino
+                if self.kind == "ONNX Runtime":
+                    for part in ("onnx", "onnxscript"):
+                        importlib.import_module(part)
+                    return importlib.import_module("onnxruntime")
         except ImportError as error:
-            package = PACKAGES[self.kind]
+            packages = "onnx onnxscript onnxruntime" if self.kind == "ONNX Runtime" else PACKAGES[self.kind]
             raise MissingDependencyError(
-                f"comparing with {self.kind} needs it ({error}): pip install {package}"
+                f"comparing with {self.kind} needs it ({error}): pip install {packages}"
             ) from error
         return torch
 
@@ -152,8 +169,11 @@ def prepare(contender: Contender, work: Workload) -> Call:
         raise ValueError(f"{kind} is for inference: it has no training step to measure")
     if kind == "OpenVINO":
         return _openvino(contender, work)
+    if kind == "ONNX Runtime":
+        return _onnxruntime(contender, work)
     dtype: torch.dtype = getattr(torch, contender.dtype)
-    weights_dtype = torch.float32 if work.train or kind == "optimised" else dtype
+    optimised = kind.startswith("optimised")
+    weights_dtype = torch.float32 if work.train or optimised else dtype
     model = work.network()
     inputs = work.inputs(model.config, weights_dtype)
     if kind == "PyTorchVideo":
@@ -163,15 +183,15 @@ def prepare(contender: Contender, work: Workload) -> Call:
                 inputs = ([part.contiguous() for part in model.to(weights_dtype).pathway_inputs(inputs[0])],)
         model = pytorchvideo_network(model.config, side).train(work.train)
     model = model.to(device, weights_dtype)
-    if kind == "optimised":
-        model = optimize_for_inference(model, dtype=dtype)
+    if optimised:
+        model = optimize_for_inference(model, dtype=dtype, winograd=kind == "optimised")
     if kind in ("channels-last", "compiled", "CUDA graph"):
         model = model.to(memory_format=torch.channels_last_3d)
         inputs = tuple(
             x.contiguous(memory_format=torch.channels_last_3d) if isinstance(x, Tensor) else x for x in inputs
         )
     if kind == "compiled":
-        model = torch.compile(model)
+        model = torch.compile(model, options=None if work.train else {"freezing": True})
     if work.train:
         return _training_step(model, inputs, dtype)
 
@@ -308,3 +328,22 @@ def _openvino(contender: Contender, work: Workload) -> Call:
     request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
     data = clip.numpy()
     return lambda: request.infer([data], share_inputs=True, share_outputs=True)
+
+
+def _onnxruntime(contender: Contender, work: Workload) -> Call:
+    runtime = contender.require()
+    model = work.network()
+    if torch.device(work.device).type != "cpu" or contender.dtype != "float32":
+        raise ValueError("ONNX Runtime is measured on the CPU, in float32")
+    clip, *boxes = work.inputs(model.config)
+    if boxes or not isinstance(clip, Tensor):
+        raise ValueError("ONNX Runtime is measured with networks that take one clip and nothing else")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = work.threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.onnx")
+        export_model(model, path, batch_size=work.batch, size=clip.shape[-1], check=False)
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs = {"clip": clip.numpy()}
+    return lambda: session.run(None, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from slowfast_zoo.layers import ConvNorm, LateralConnection, NonLocal, Stage
-from slowfast_zoo.layers.folded import FoldedBottleneck, FoldedNonLocal, FoldedStem, FoldedTemporalPool, fold
+from slowfast_zoo.layers.folded import FoldedBottleneck, FoldedNonLocal, FoldedStem, FoldedTemporalPool
+from slowfast_zoo.layers.folded_conv import fold
 from slowfast_zoo.models import FeatureNetwork, NetworkConfig, SlowFast, VideoNetwork
 from slowfast_zoo.models.config import FEATURE_NAMES
 from slowfast_zoo.models.pathway import Pathway
@@ -22,7 +24,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @torch.inference_mode(False)  # tensors made in it could not give gradients later
 @torch.no_grad()
-def optimize_for_inference(model: Network, dtype: torch.dtype | None = None) -> Network:
+def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, winograd: bool = True) -> Network:
     """A copy of a network that computes the same, faster, and in less memory.
 
     Batch norms are folded into the convolutions before them, memory is channels-last, and each factorised kernel runs
@@ -36,6 +38,9 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None) -> 
         dtype: what to compute in: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``; None is the network's
             own. Clips may be given in any floating-point type, and logits come in float32. Feature maps come in
             ``dtype``, in channels-last memory.
+        winograd: in float32 on a CPU, halve the multiplications of the temporal convolutions of res4 and res5, and of
+            the spatial ones of res4, by Winograd's algorithm. It costs memory: these convolutions' weights take twice
+            as much.
 
     Returns:
         The copy, with ``optimized`` set. In float32 its logits differ from the network's as two orders of summation do:
@@ -63,9 +68,9 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None) -> 
     copied = copy.deepcopy(model, shared).eval()
     network = copied.network if isinstance(copied, FeatureNetwork) else copied
     if isinstance(network, SlowFast):
-        _fold_slowfast(network, dtype)
+        _fold_slowfast(network, dtype, winograd)
     else:
-        _fold_pathway(network.pathway, network.feature_info, network.config, dtype)
+        _fold_pathway(network.pathway, network.feature_info, network.config, dtype, winograd)
         if isinstance(network.temporal_pool, nn.MaxPool3d):
             network.temporal_pool = FoldedTemporalPool()
     network.optimized = True
@@ -75,23 +80,21 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None) -> 
     return copied.eval().requires_grad_(False)
 
 
-def _fold_slowfast(network: SlowFast, dtype: torch.dtype) -> None:
+def _fold_slowfast(network: SlowFast, dtype: torch.dtype, winograd: bool) -> None:
     slow, fast = ([record[pathway] for record in network.feature_info] for pathway in ("slow", "fast"))
-    for i, stage in enumerate(FEATURE_NAMES):
-        if stage not in network.lateral:
-            continue
-        lateral = cast(LateralConnection, network.lateral[stage])
-        # The copy that concatenates is spared where it is large, and no shortcut hands the sum on as it is.
-        following = FEATURE_NAMES[i + 1]
-        shortcuts = [getattr(p, following).blocks[0].shortcut for p in (network.slow, network.fast)]
-        lateral.apart = stage != "stem" and all(isinstance(shortcut, ConvNorm) for shortcut in shortcuts)
-        for name, conv in lateral.named_children():
-            size = _size((slow if name == "slow_to_fast" else fast)[i], network.config)
-            setattr(lateral, name, fold(cast(ConvNorm, conv), dtype, size))
-    laterals = cast(Any, network.lateral).values()  # the one after the stem comes first
+    laterals = cast(dict[str, LateralConnection], network.lateral)  # the one after the stem comes first
+    for stage, following in itertools.pairwise(FEATURE_NAMES):
+        if stage in laterals:
+            # The copy that concatenates is spared where it is large, and no shortcut hands the sum on as it is.
+            shortcuts = [getattr(p, following).blocks[0].shortcut for p in (network.slow, network.fast)]
+            laterals[stage].apart = stage != "stem" and all(isinstance(shortcut, ConvNorm) for shortcut in shortcuts)
     for pathway, records, extra in ((network.slow, slow, "slow_extra"), (network.fast, fast, "fast_extra")):
-        apart = [getattr(lateral, extra) * lateral.apart for lateral in laterals]
-        _fold_pathway(pathway, records, network.config, dtype, [0, *apart])
+        apart = [getattr(lateral, extra) * lateral.apart for lateral in laterals.values()]
+        _fold_pathway(pathway, records, network.config, dtype, winograd, [0, *apart])
+    for i, stage in enumerate(FEATURE_NAMES):
+        for name, conv in laterals[stage].named_children() if stage in laterals else ():
+            size = _size((slow if name == "slow_to_fast" else fast)[i], network.config)
+            setattr(laterals[stage], name, fold(cast(ConvNorm, conv), dtype, size))
 
 
 def _fold_pathway(
@@ -99,6 +102,7 @@ def _fold_pathway(
     records: Sequence[dict[str, Any]],
     config: NetworkConfig,
     dtype: torch.dtype,
+    winograd: bool,
     apart: Sequence[int] = (0, 0, 0, 0, 0),
 ) -> None:
     """Replaces the layers of a pathway.
@@ -108,10 +112,11 @@ def _fold_pathway(
         records: its feature maps, from the network's ``feature_info``.
         config: the network's.
         dtype: what to compute in.
+        winograd: use Winograd's algorithm where it is faster.
         apart: channels that each stage is given apart from the others, in a map of their own.
     """
-    pathway.stem = FoldedStem(pathway.stem, dtype)  # type: ignore[assignment]
-    for i, name in enumerate(FEATURE_NAMES):
+    # The largest weights come first: what is allocated and freed for the smaller ones then fits into what was for them.
+    for i, name in reversed([*enumerate(FEATURE_NAMES)]):
         stage = getattr(pathway, name, None)
         if not isinstance(stage, Stage):  # the stem; or features_only has left the stage out
             continue
@@ -121,11 +126,12 @@ def _fold_pathway(
             channels = block.conv1.conv.in_channels - apart[i] if j == 0 and apart[i] else None
             # What enters a stage may be looked at elsewhere: by a lateral connection, as a feature map, by the caller.
             stage.blocks[j] = FoldedBottleneck(
-                block, dtype, after if j else before, after, keeps_input=j == 0, apart=channels
+                block, dtype, after if j else before, after, keeps_input=j == 0, apart=channels, winograd=winograd
             )
         for key, block in stage.non_local.items():
             stage.non_local[key] = FoldedNonLocal(cast(NonLocal, block), dtype, after)
         stage.grad_checkpointing = False
+    pathway.stem = FoldedStem(pathway.stem, dtype)  # type: ignore[assignment]
 
 
 def _size(record: dict[str, Any], config: NetworkConfig) -> tuple[int, int, int]:

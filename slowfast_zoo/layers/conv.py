@@ -7,7 +7,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+
+from . import winograd
+from .gradients import StemConv, TemporalConv, serves
 
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
@@ -74,8 +76,16 @@ class Conv3d(nn.Conv3d):
             return self.padding[0] == 0
         return (kh, kw, *self.stride[1:], self.dilation[0], *self.padding[1:]) == (1, 1, 1, 1, 1, 0, 0)
 
+    def _is_plain(self) -> bool:
+        plain = self.groups == 1 and self.bias is None and self.padding_mode == "zeros"
+        return plain and self.dilation == (1, 1, 1) and not isinstance(self.padding, str)
+
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 5 or not self._is_2d() or not runs_on_cpu(x):
+        if x.ndim != 5 or not runs_on_cpu(x):
+            return super().forward(x)
+        if not self._is_2d():
+            if self._is_plain() and serves(x, self.weight):
+                return StemConv.apply(x, self.weight, self.stride, self.padding)  # type: ignore[no-any-return]
             return super().forward(x)
         kt = self.kernel_size[0]
         stride, padding, dilation, weight = self.stride, cast(Any, self.padding), self.dilation, self.weight
@@ -90,64 +100,13 @@ class Conv3d(nn.Conv3d):
             return from_images(y, x.shape[2])
         x = channels_last(x)
         planes, kernel = as_planes(x), weight.flatten(3)  # (B, C, T, H W), (C', C, kt, 1)
-        if self.bias is None and _TemporalConv.serves(planes, kernel):
-            y = _TemporalConv.apply(planes, kernel, stride[0], padding[0])
-        else:
+        if self.bias is not None or not serves(planes, kernel):
             y = F.conv2d(planes, kernel, self.bias, (stride[0], 1), (padding[0], 0))
+        elif x.dtype == torch.float32 and winograd.pays(self, cast(Any, x.shape[2:])):
+            y = winograd.TemporalConv.apply(planes, kernel)
+        else:
+            y = TemporalConv.apply(planes, kernel, stride[0], padding[0])
         return from_planes(y, x.shape[4])
-
-
-class _TemporalConv(torch.autograd.Function):
-    """The convolution of (B, C, T, N), channels last, with a kernel (C', C, kt, 1).
-
-    The gradient of the weight is computed as one matrix product a frame of the kernel, which is faster than
-    oneDNN's.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def serves(x: Tensor, weight: Tensor) -> bool:
-        if not (torch.is_grad_enabled() and weight.requires_grad) or forward_ad._current_level >= 0:
-            return False
-        known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64)  # in low precision, oneDNN's is
-        return known and not torch.is_autocast_enabled("cpu")  # the faster one
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-        return F.conv2d(x, weight, None, (stride, 1), (padding, 0))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, ctx.stride, ctx.padding = inputs
-        ctx.save_for_backward(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        grad = channels_last(grad)
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            settings = (ctx.stride, 1), (ctx.padding, 0), (1, 1), False, (0, 0), 1
-            grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *settings, (True, False, False))[0]
-        if ctx.needs_input_grad[1]:
-            taps = [_tap_gradient(x, grad, i - ctx.padding, ctx.stride) for i in range(weight.shape[2])]
-            grad_weight = torch.stack(taps, dim=-1).unsqueeze(-1)
-        return grad_x, grad_weight, None, None
-
-
-def _tap_gradient(x: Tensor, grad: Tensor, offset: int, stride: int) -> Tensor:
-    """Gradient (C', C) of the weights between each output frame t and the input frame t * stride + offset."""
-    first = max(0, -(offset // stride))
-    last = min(grad.shape[2] - 1, (x.shape[2] - 1 - offset) // stride)
-    if last < first:  # a clip so short that this frame of the kernel sees only padding
-        return grad.new_zeros(grad.shape[1], x.shape[1])
-    start = first * stride + offset
-    seen = x[:, :, start : start + (last - first) * stride + 1 : stride]
-    total = grad.new_zeros(grad.shape[1], x.shape[1])
-    for g, s in zip(grad[:, :, first : last + 1], seen, strict=True):  # clip by clip; the matrices are views
-        total = torch.addmm(total, g.flatten(1), s.flatten(1).t())
-    return total
 
 
 def runs_on_cpu(x: Tensor) -> bool:
