@@ -1,6 +1,7 @@
-"""Export beside the peer: PyTorchVideo's slowfast_r50 and the same network here, with the same weights.
+"""Export beside a peer: PyTorchVideo's or MMAction2's SlowFast and the same network here, with the same weights.
 
     python -m benchmarks.export                            # measures, and writes benchmarks/results/export.json
+    python -m benchmarks.export --peer MMAction2           # .../export_mmaction2.json
     python -m benchmarks.export --page docs/export.md      # and the table between that page's markers
     python -m benchmarks.export --table-only --page docs/export.md
     python -m benchmarks.export --width 8 --rounds 2 --out /dev/null    # a quick trial
@@ -8,7 +9,7 @@
 Both go through the same exporter with the same request, batch, height and width open. The files are run at several
 sizes and compared with the network that they come from, run by PyTorch at the same size. Then each runtime runs both
 files in turn, ROUNDS times, on one clip of 224 x 224; a ratio is the median of the rounds' ratios. Needs the package
-pytorchvideo beside the extra ``export``.
+pytorchvideo, or mmaction2 with mmcv-lite 2.1.0 and what they need, beside the extra ``export``.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,18 +35,18 @@ from torch import Tensor, nn
 
 import slowfast_zoo as sfz
 
-NAME = "slowfast_r50_8x8.pytorchvideo_k400"
-RESULTS = Path(__file__).parent / "results" / "export.json"
-START, END = "<!-- export table: written by benchmarks/export.py -->", "<!-- end of export table -->"
-FRAMES, ALPHA = 32, 4
+NAMES = {"PyTorchVideo": "slowfast_r50_8x8.pytorchvideo_k400", "MMAction2": "slowfast_r50_4x16.mmaction2_k400"}
+PACKAGES = {"PyTorchVideo": "pytorchvideo", "MMAction2": "mmaction2"}
+RESULTS = Path(__file__).parent / "results"
+MARKS = "<!-- {} table: written by benchmarks/export.py -->", "<!-- end of {} table -->"
+FRAMES = 32
 SIZES = ((1, 224, 224), (2, 224, 224), (1, 256, 256), (1, 256, 320), (1, 112, 160))  # batch, height, width
 TOLERANCE = 1e-4  # of the largest logit
-TITLES = {"ours": "slowfast_zoo", "peer": "PyTorchVideo"}
 
 Run = Callable[[Tensor], Tensor]
 
 
-class Peer(nn.Module):
+class PyTorchVideo(nn.Module):
     """PyTorchVideo's network, which takes a list of the two pathways' frames."""
 
     def __init__(self, width: int) -> None:
@@ -55,6 +58,48 @@ class Peer(nn.Module):
 
     def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
         return self.network([slow, fast])  # type: ignore[no-any-return]
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"model_state": self.network.state_dict()}
+
+    @staticmethod
+    def inputs(clip: Tensor, slow: list[int]) -> tuple[Tensor, ...]:
+        return clip[:, :, slow].contiguous(), clip
+
+
+class MMAction2(nn.Module):
+    """MMAction2's network of configs/_base_/models/slowfast_r50.py."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        with quiet():
+            for name in ("mmaction.models.localizers.drn", "mmaction.models.localizers.drn.drn"):
+                # The wheel of 1.2.0 lacks these, and so cannot be imported without them.
+                sys.modules.setdefault(name, types.ModuleType(name)).DRN = None  # type: ignore[attr-defined]
+            from mmaction.models.backbones.resnet3d_slowfast import ResNet3dSlowFast
+            from mmaction.models.heads.slowfast_head import SlowFastHead
+
+        common = {"type": "resnet3d", "depth": 50, "pretrained": None, "norm_eval": False}
+        common |= {"conv1_stride_t": 1, "pool1_stride_t": 1}
+        slow = {**common, "lateral": True, "conv1_kernel": (1, 7, 7), "inflate": (0, 0, 1, 1), "base_channels": width}
+        fast = {**common, "lateral": False, "conv1_kernel": (5, 7, 7), "base_channels": width // 8}
+        slow["dilations"] = (1, 1, 1, 1)
+        ratios = {"resample_rate": 8, "speed_ratio": 8, "channel_ratio": 8}
+        self.backbone = ResNet3dSlowFast(pretrained=None, **ratios, slow_pathway=slow, fast_pathway=fast)
+        self.cls_head = SlowFastHead(in_channels=32 * (width + width // 8), num_classes=400)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.cls_head(self.backbone(clip))  # type: ignore[no-any-return]
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"state_dict": self.state_dict(), "meta": {}}
+
+    @staticmethod
+    def inputs(clip: Tensor, slow: list[int]) -> tuple[Tensor, ...]:
+        return (clip,)
+
+
+PEERS: dict[str, Any] = {"PyTorchVideo": PyTorchVideo, "MMAction2": MMAction2}
 
 
 class Export:
@@ -115,17 +160,19 @@ class Export:
             return self.network(*self.inputs(clip))  # type: ignore[no-any-return]
 
 
-def networks(width: int, folder: Path) -> dict[str, tuple[nn.Module, Callable[[Tensor], tuple[Tensor, ...]]]]:
+def networks(
+    peer_name: str, width: int, folder: Path
+) -> dict[str, tuple[nn.Module, Callable[[Tensor], tuple[Tensor, ...]]]]:
     """Both networks with the peer's weights, and what they make of a clip."""
-    peer = Peer(width).eval()
+    peer = PEERS[peer_name](width).eval()
     for module in peer.modules():  # statistics that a trained network might have, and no gamma of zero
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.3, 0.6)
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-    torch.save({"model_state": peer.network.state_dict()}, folder / "peer.pyth")
-    ours: Any = sfz.create_model(NAME, checkpoint_path=folder / "peer.pyth", width=width)
+    torch.save(peer.checkpoint(), folder / "peer.pyth")
+    ours: Any = sfz.create_model(NAMES[peer_name], checkpoint_path=folder / "peer.pyth", width=width)
     slow = list(ours.config.slow_indices(FRAMES))
-    return {"ours": (ours, lambda clip: (clip,)), "peer": (peer, lambda clip: (clip[:, :, slow].contiguous(), clip))}
+    return {"ours": (ours, lambda clip: (clip,)), "peer": (peer, lambda clip: peer.inputs(clip, slow))}
 
 
 def at_sizes(export: Export, runs: dict[str, Run]) -> dict[str, Any]:
@@ -175,12 +222,12 @@ def times(runs: dict[str, dict[str, Run]], rounds: int) -> dict[str, Any]:
     return record
 
 
-def measure(width: int, rounds: int) -> dict[str, Any]:
+def measure(peer: str, width: int, rounds: int) -> dict[str, Any]:
     """The whole record."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        both = networks(width, folder)
+        both = networks(peer, width, folder)
         clip = torch.randn(1, 3, FRAMES, 224, 224)
         exports = {who: Export(*pair, folder / f"{who}.onnx") for who, pair in both.items()}
         a, b = (export.eager(clip) for export in exports.values())
@@ -192,10 +239,11 @@ def measure(width: int, rounds: int) -> dict[str, Any]:
                 "python": platform.python_version(),
                 **{
                     name: importlib.metadata.version(name)
-                    for name in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "pytorchvideo")
+                    for name in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", PACKAGES[peer])
                 },
             },
-            "network": NAME,
+            "peer": peer,
+            "network": NAMES[peer],
             "width": width,
             "rounds": rounds,
             "networks_differ_by": float(f"{float((a - b).abs().max() / b.abs().max()):.2g}"),
@@ -216,7 +264,7 @@ def table(record: dict[str, Any]) -> str:
         (f"{size} (batch, height, width)", lambda who, size=size: _at(exports[who]["sizes"][size]))
         for size in exports["ours"]["sizes"]
     ]
-    lines = ["| | slowfast_zoo | PyTorchVideo |", "|---|---|---|"]
+    lines = [f"| | slowfast_zoo | {record['peer']} |", "|---|---|---|"]
     lines += [f"| {title} | {cell('ours')} | {cell('peer')} |" for title, cell in rows]
     for runtime, values in timed.items():
         lines.append(f"| time in {runtime}, relative | {values['ours_over_peer']:.2f} | 1 |")
@@ -243,30 +291,33 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def write_table(text: str, page: Path) -> None:
-    """Put ``text`` between the marker lines of a page."""
-    before, found, rest = page.read_text(encoding="utf-8").partition(START)
-    _, ended, after = rest.partition(END)
+def write_table(text: str, peer: str, page: Path) -> None:
+    """Put ``text`` between a peer's marker lines of a page."""
+    start, end = (mark.format(peer) for mark in MARKS)
+    before, found, rest = page.read_text(encoding="utf-8").partition(start)
+    _, ended, after = rest.partition(end)
     if not found or not ended:
-        raise SystemExit(f"{page} lacks the markers {START!r} and {END!r}")
-    page.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{page} lacks the markers {start!r} and {end!r}")
+    page.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", choices=sorted(PEERS), default="PyTorchVideo")
     parser.add_argument("--width", type=int, default=64, help="channels of the Slow stem (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="default: export.json, export_mmaction2.json in benchmarks/results/")
     parser.add_argument("--page", type=Path, help="Markdown page whose table is to be rewritten")
     parser.add_argument("--table-only", action="store_true", help="make the table of the record that is there")
     args = parser.parse_args()
+    args.out = args.out or RESULTS / ("export.json" if args.peer == "PyTorchVideo" else "export_mmaction2.json")
     if args.table_only:
         record = json.loads(args.out.read_text(encoding="utf-8"))
     else:
-        record = measure(args.width, args.rounds)
+        record = measure(args.peer, args.width, args.rounds)
         args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if args.page:
-        write_table(table(record), args.page)
+        write_table(table(record), args.peer, args.page)
     print(table(record))
 
 

@@ -12,6 +12,7 @@ Parts:
     memory    peak memory in inference, each in a process of its own
     growth    batch, size, frames, threads, and the best rates that the machine reaches
     startup   import and create_model in fresh interpreters
+    rounding  how far logits are from those in float64
 
 All that is compared is timed in turns in one process, one call each a round; medians are compared. Needs pytorchvideo,
 openvino, onnxruntime with onnx and onnxscript, and a C++ compiler for torch.compile. benchmarks/speed_page.py makes
@@ -27,6 +28,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from slowfast_zoo import optimize_for_inference
 from slowfast_zoo.inference.bench import ceiling, cost, has_fast, machine, measure, peak_memory, startup
 from slowfast_zoo.inference.contenders import Contender, Workload
 
@@ -177,6 +182,32 @@ def start(settings: Settings) -> dict[str, Any]:
     return {"unit": "seconds", "networks": networks}
 
 
+def rounding(settings: Settings) -> dict[str, Any]:
+    """The largest difference from the logits in float64, relative to the largest of them, of four random clips."""
+    networks: dict[str, Any] = {}
+    side = settings.size // 2
+    for network in NETWORKS:
+        torch.manual_seed(0)
+        model = settings.work(network).network()
+        for module in model.modules():  # as they may be after training
+            if isinstance(module, nn.BatchNorm3d):
+                nn.init.uniform_(module.weight, 0.5, 1.0)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+        clip = torch.randn(4, 3, model.config.clip_frames, side, side)
+        ways = {
+            str(ORDINARY): model,
+            str(FAST): optimize_for_inference(model),
+            str(LEAN): optimize_for_inference(model, winograd=False),
+        }
+        with torch.inference_mode():
+            logits = {name: way(clip).double() for name, way in ways.items()}
+            exact = model.double()(clip.double())
+        scale = exact.abs().max()
+        networks[network] = {name: float(f"{float((y - exact).abs().max() / scale):.2g}") for name, y in logits.items()}
+        print(network, networks[network], flush=True)
+    return {"clips": 4, "size": side, "networks": networks}
+
+
 def cuda(settings: Settings) -> dict[str, Any]:
     """The matrix for a card: each way to run, each dtype, batch 1 to 64; the training step; the card's best rates."""
     on_card = settings.device != "cpu"  # without a card the loops can be tried, but for what only a card can do
@@ -219,6 +250,7 @@ PARTS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "memory": memory,
     "growth": growth,
     "startup": start,
+    "rounding": rounding,
     "cuda": cuda,
 }
 

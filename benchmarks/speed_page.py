@@ -16,9 +16,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "speed.md"
 PICTURE = ROOT / "docs" / "images" / "speed.png"
-SPEED, PRECISION = (ROOT / "benchmarks" / "results" / f"{name}.json" for name in ("speed", "precision"))
+SPEED, AMX, PRECISION = (
+    ROOT / "benchmarks" / "results" / f"{name}.json" for name in ("speed", "speed_amx", "precision")
+)
 START, END = "<!-- {} tables: written by benchmarks/speed_page.py -->", "<!-- end of {} tables -->"
 NOT_YET = "Not measured yet."
+
+_PICTURED = f"\n\n![How the time of one call grows with batch, size, frames and threads](images/{PICTURE.name})"
 
 # Of Okabe and Ito's colours that the colour-blind tell apart, with a marker each.
 STYLES = {
@@ -36,12 +40,15 @@ AXES = {
 }
 
 
-def sections(speed: dict[str, Any], precision: dict[str, Any] | None) -> dict[str, str]:
+def sections(
+    speed: dict[str, Any], precision: dict[str, Any] | None, amx: dict[str, Any] | None = None
+) -> dict[str, str]:
     """The text between each pair of markers.
 
     Args:
         speed: what speed.json holds; parts may lack.
         precision: what precision.json holds, if it is there.
+        amx: what speed_amx.json holds, if it is there: some of the same parts, from a machine with AMX.
     """
     parts = speed.get("parts", {})
     return {
@@ -49,20 +56,22 @@ def sections(speed: dict[str, Any], precision: dict[str, Any] | None) -> dict[st
         "latency": _compared(parts["targets"], "inference") if "targets" in parts else NOT_YET,
         "training": _compared(parts["training"], "a training step") if "training" in parts else NOT_YET,
         "memory": _memory(parts["memory"]) if "memory" in parts else NOT_YET,
-        "growth": _growth(parts["growth"]) if "growth" in parts else NOT_YET,
+        "growth": _growth(parts["growth"]) + _PICTURED if "growth" in parts else NOT_YET,
+        "rounding": _rounding(parts["rounding"]) if "rounding" in parts else NOT_YET,
         "start-up": _startup(parts["startup"]) if "startup" in parts else NOT_YET,
         "precision": _precision(precision) if precision else NOT_YET,
+        "AMX": _elsewhere(amx["parts"]) if amx else NOT_YET,
         "CUDA": _cuda(parts["cuda"]) if "cuda" in parts else "No figures for CUDA have been measured yet.",
     }
 
 
-def page(text: str, speed: dict[str, Any], precision: dict[str, Any] | None) -> str:
+def page(text: str, speed: dict[str, Any], precision: dict[str, Any] | None, amx: dict[str, Any] | None = None) -> str:
     """The page with what is between its markers made anew.
 
     Raises:
         ValueError: a marker is missing.
     """
-    for name, section in sections(speed, precision).items():
+    for name, section in sections(speed, precision, amx).items():
         before, found, rest = text.partition(START.format(name))
         _, ended, after = rest.partition(END.format(name))
         if not found or not ended:
@@ -73,7 +82,7 @@ def page(text: str, speed: dict[str, Any], precision: dict[str, Any] | None) -> 
 
 def current() -> str:
     """What the page has to be now."""
-    return page(PAGE.read_text(encoding="utf-8"), read(SPEED) or {}, read(PRECISION))
+    return page(PAGE.read_text(encoding="utf-8"), read(SPEED) or {}, read(PRECISION), read(AMX))
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -164,9 +173,17 @@ def _growth(part: dict[str, Any]) -> str:
             _table(("", "GFLOPs", *names), rows),
             "The best rates that torch reaches on this machine, in GFLOP/s with a multiply-add counted as two:",
             _table(("", "large matrices", "1×1×1 convolutions as matrices", "1×3×3 convolutions"), rates),
-            f"![How the time of one call grows with batch, size, frames and threads](images/{PICTURE.name})",
         ]
     )
+
+
+def _elsewhere(parts: dict[str, Any]) -> str:
+    """The tables of another machine."""
+    tables = [_machines(parts, None)]
+    compared = (("targets", "inference"), ("training", "a training step"))
+    tables += [_compared(parts[name], what) for name, what in compared if name in parts]
+    tables += [table(parts[name]) for name, table in (("memory", _memory), ("growth", _growth)) if name in parts]
+    return "\n\n".join(tables)
 
 
 def _startup(part: dict[str, Any]) -> str:
@@ -176,6 +193,16 @@ def _startup(part: dict[str, Any]) -> str:
     ]
     head = ("network", "import torch", "import slowfast_zoo, torch included", "create_model")
     return "Seconds in a fresh interpreter, medians.\n\n" + _table(head, rows)
+
+
+def _rounding(part: dict[str, Any]) -> str:
+    names = list(next(iter(part["networks"].values())))
+    rows = [(f"`{network}`", *(f"{found[name]:.1e}" for name in names)) for network, found in part["networks"].items()]
+    about = (
+        f"The largest difference from the logits in float64, over the largest logit: random weights, {part['clips']} "
+        f"random clips of {part['size']} × {part['size']} pixels."
+    )
+    return about + "\n\n" + _table(("network", *names), rows)
 
 
 def _precision(result: dict[str, Any]) -> str:
@@ -302,7 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the page and the picture")
     if not parser.parse_args().write:
-        for name, text in sections(read(SPEED) or {}, read(PRECISION)).items():
+        for name, text in sections(read(SPEED) or {}, read(PRECISION), read(AMX)).items():
             print(f"## {name}\n\n{text}\n", file=sys.stdout)
         return
     PAGE.write_text(current(), encoding="utf-8")

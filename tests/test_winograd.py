@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from test_optimize import (
     wake,
 )
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference.optimize import optimize_for_inference
@@ -37,8 +40,8 @@ pytestmark = pytest.mark.skipif(not onednn.has_onednn(torch.float32), reason="Py
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few channels, frames and columns there are."""
-    monkeypatch.setattr(winograd, "_LEAST_TEMPORAL", (1, 1))
-    monkeypatch.setattr(winograd, "_LEAST_SPATIAL", (1, 1))
+    for name, value in (("TEMPORAL", 1), ("TRAINED", 1), ("SPATIAL", (1, 1)), ("SPARED", -100.0)):
+        monkeypatch.setattr(winograd, f"_LEAST_{name}", value)
 
 
 def layer(
@@ -81,11 +84,30 @@ def test_any_shape(
             assert (got - want).abs().max().item() <= 1e-5 * scale
 
 
-@pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 3)])
-def test_half_of_the_multiplications(kernel: tuple[int, int, int]) -> None:
-    conv, _, fast = layer(kernel, (8, 16))
-    outputs = 4  # of a tile
-    assert fast.dense_weight().numel() * 2 == conv.weight.numel() * outputs
+def test_half_of_the_multiplications() -> None:
+    """Of eight frames, and of many channels, beside which what combining takes is little."""
+    x, weight = torch.randn(1, 256, 8, 196), torch.randn(256, 256, 3, 1)
+    counts = []
+    for convolve in (winograd.TemporalFilter.apply, lambda x, w: F.conv2d(x, w, padding=(1, 0))):
+        with FlopCounterMode(display=False) as counter:
+            convolve(x, weight)
+        counts.append(counter.get_total_flops())
+    assert 0.5 < counts[0] / counts[1] < 0.6
+
+
+@pytest.mark.parametrize("positions", [(31, 31), (16, 16), (1, 67)])
+def test_parts(positions: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many positions are computed on in equal parts, of which the last overlaps where they do not divide."""
+    conv, bias, fast = layer((3, 1, 1), (16, 24), relu=True)
+    x = torch.randn(2, 16, 8, *positions)
+    monkeypatch.setattr(winograd, "_PART_BYTES", 100_000)
+    count = positions[0] * positions[1]
+    found = winograd.parts(count, 4 * 12 * 16)
+    assert len(found) == max(1, round(count * 768 / 100_000))
+    assert {part.stop - part.start for part in found} == {-(-count // len(found))}
+    assert sorted({i for part in found for i in range(part.start, part.stop)}) == list(range(count))
+    with torch.no_grad():
+        assert (fast(x) - plain(conv, bias, x, True)).abs().max().item() < 1e-4
 
 
 def test_rounding_is_that_of_the_plain_convolution() -> None:
@@ -112,8 +134,10 @@ def test_it_is_used_where_it_pays() -> None:
     spatial = {f"pathway.{stage}.blocks.{i}.conv2.conv" for stage, depth in blocks.items() for i in range(1, depth)}
     assert found == temporal | spatial
     conv = nn.Conv3d(256, 256, (3, 1, 1), padding=(1, 0, 0))
-    assert winograd.pays(conv, (4, 8, 8))
-    assert not winograd.pays(conv, (2, 8, 8))
+    # Of five and six frames two tiles spare too little.
+    assert [t for t in range(1, 17) if winograd.pays(conv, (t, 8, 8))] == [4, 7, 8, 10, 11, 12, 13, 14, 15, 16]
+    assert winograd.pays(conv, (8, 8, 8), training=True)
+    assert not winograd.pays(nn.Conv3d(512, 128, (3, 1, 1), padding=(1, 0, 0)), (8, 8, 8), training=True)
     for other in (
         nn.Conv3d(256, 256, (3, 1, 1)),
         nn.Conv3d(256, 256, (3, 1, 1), stride=(2, 1, 1), padding=(1, 0, 0)),
@@ -274,8 +298,9 @@ def test_gradients_of_any_shape(
     if last:
         x, grad = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, grad))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "_LEAST_TEMPORAL", (1, 1))
-        assert winograd.pays(conv, (size[1], 1, 1))
+        patch.setattr(winograd, "_LEAST_TRAINED", 1)
+        patch.setattr(winograd, "_LEAST_SPARED", -100.0)
+        assert winograd.pays(conv, (size[1], 1, 1), training=True)
         got = gradients_of(conv, x, grad)
     exact = nn.Conv3d(*channels, (3, 1, 1), padding=(1, 0, 0), bias=False).double()
     exact.weight.data.copy_(conv.weight)
@@ -296,10 +321,10 @@ def test_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
     exact = step(copy.deepcopy(model).double(), clip.double())
     plain_ = step(model, clip)
-    monkeypatch.setattr(winograd, "_LEAST_TEMPORAL", (1, 4))
+    monkeypatch.setattr(winograd, "_LEAST_TRAINED", 1)
     calls = []
-    forward = winograd.TemporalConv.forward
-    monkeypatch.setattr(winograd.TemporalConv, "forward", staticmethod(lambda *a: (calls.append(a), forward(*a))[1]))
+    forward = winograd.TemporalFilter.forward
+    monkeypatch.setattr(winograd.TemporalFilter, "forward", staticmethod(lambda *a: (calls.append(a), forward(*a))[1]))
     by_it = step(model, clip)
     assert len(calls) > 8
     errors = [
@@ -342,3 +367,77 @@ def test_gradients_of_the_stem(frames: int, stride: int) -> None:
     assert "StemConv" in type(conv(x).grad_fn).__name__
     for a, b in zip(gradients_of(conv, x, grad), gradients_of(exact, x.double(), grad.double()), strict=True):
         assert (a - b).abs().max().item() <= 1e-5 * max(b.abs().max().item(), 1.0)
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_weights_of_an_ensemble() -> None:
+    conv = Conv3d(6, 5, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    weights, x = torch.randn(3, *conv.weight.shape), torch.randn(2, 6, 7, 2, 2)
+
+    def loss(weight: Tensor, clip: Tensor) -> Tensor:
+        return torch.func.functional_call(conv, {"weight": weight}, (clip,)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (0, None))(weights, x)
+    for weight, got in zip(weights, found, strict=True):
+        torch.testing.assert_close(got, torch.func.grad(loss)(weight, x), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_no_clips() -> None:
+    conv = Conv3d(6, 5, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    conv(torch.zeros(0, 6, 8, 2, 2)).sum().backward()
+    assert torch.equal(conv.weight.grad, torch.zeros_like(conv.weight))
+    _, _, fast = layer((3, 1, 1), (6, 5))
+    assert fast(torch.zeros(0, 6, 8, 2, 2)).shape == (0, 5, 8, 2, 2)
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (5, 1, 1), (5, 7, 7)])
+def test_backward_within_autocast(kernel: tuple[int, int, int]) -> None:
+    """What ran forward in float32 runs backward in float32."""
+    conv = Conv3d(6, 5, kernel, padding=tuple(k // 2 for k in kernel), bias=False)
+    x = torch.randn(1, 6, 8, 9, 9)
+    grads = []
+    for within in (False, True):
+        loss = conv(x).square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=within):
+            grads.append(torch.autograd.grad(loss, conv.weight)[0])
+    assert torch.equal(*grads)
+
+
+def test_a_fake_step_leaves_nothing_behind() -> None:
+    """In a process of its own, where it is the first."""
+    code = """
+import torch
+from torch._subclasses import FakeTensorMode
+from slowfast_zoo.layers.conv import Conv3d
+
+def step():
+    conv = Conv3d(256, 256, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    conv(torch.ones(1, 256, 4, 2, 2)).sum().backward()
+    return conv.weight.grad
+
+with FakeTensorMode():
+    assert type(step()).__name__ == "FakeTensor"
+with torch.device("meta"):
+    Conv3d(256, 256, (3, 1, 1), padding=(1, 0, 0), bias=False)(torch.ones(1, 256, 4, 2, 2))
+torch.set_default_dtype(torch.float64)
+torch.set_default_dtype(torch.float32)
+assert step()[0, 0].flatten().round().tolist() == [12.0, 16.0, 12.0]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compile(backend: str) -> None:
+    torch._dynamo.reset()
+    model = small("slowfast_tiny_4x8")
+    optimized = optimize_for_inference(model)
+    clip = clip_for(model)
+    with torch.no_grad():
+        assert_close(torch.compile(optimized, backend=backend)(clip), model(clip))
+        assert_close(optimized(clip), model(clip))
+    torch._dynamo.reset()

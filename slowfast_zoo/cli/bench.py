@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
         action="append",
         default=[],
         choices=sorted(_PEERS),
-        help="another library, if it is installed; may be given twice",
+        help="another library, if it is installed; may be given more than once",
     )
     parser.add_argument("--json", action="store_true", help="a JSON object")
     parser.set_defaults(run=run)

@@ -96,8 +96,11 @@ def summary(seconds: Sequence[float]) -> dict[str, Any]:
 @contextmanager
 def threads_set(threads: int | None) -> Iterator[None]:
     """So many threads for torch on the CPU, and as many as before afterwards. None changes nothing."""
+    if threads is None:  # to set what is there already would change how much memory the backends take
+        yield
+        return
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -25,22 +25,23 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @torch.inference_mode(False)  # tensors made in it could not give gradients later
 @torch.no_grad()
 def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, winograd: bool = True) -> Network:
-    """A copy of a network that computes the same, faster, and in less memory.
+    """A copy of a network that computes the same, faster.
 
     Batch norms are folded into the convolutions before them, memory is channels-last, and each factorised kernel runs
     as a 2-D convolution on a view; on a CPU with oneDNN's fused operations, residual sums and ReLUs are part of the
-    convolutions. The copy has the network's class, methods and attributes, and is called like it. It is in evaluation
-    for good: it cannot be trained, nor saved as a checkpoint (save the network that it was made from).
+    convolutions, and in float32 some are computed by Winograd's algorithm. The copy has the network's class, methods
+    and attributes, and is called like it. It is in evaluation for good: it cannot be trained, nor saved as a checkpoint
+    (save the network that it was made from).
 
     Args:
-        model: a network from ``create_model``, also with ``features_only=True``. It is not changed, and not needed
-            any more afterwards.
+        model: a network from ``create_model``, also with ``features_only=True``, on the device where the copy is to
+            run. It is not changed, and not needed any more afterwards.
         dtype: what to compute in: ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``; None is the network's
             own. Clips may be given in any floating-point type, and logits come in float32. Feature maps come in
             ``dtype``, in channels-last memory.
-        winograd: in float32 on a CPU, halve the multiplications of the temporal convolutions of res4 and res5, and of
-            the spatial ones of res4, by Winograd's algorithm. It costs memory: these convolutions' weights take twice
-            as much.
+        winograd: in float32 on a CPU, halve the multiplications of wide convolutions by Winograd's algorithm where that
+            is faster for clips of the network's own frames and crop: above all of the temporal ones of res4 and res5
+            and the spatial ones of res4. It costs memory: their weights take twice as much.
 
     Returns:
         The copy, with ``optimized`` set. In float32 its logits differ from the network's as two orders of summation do:

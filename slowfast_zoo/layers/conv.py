@@ -102,8 +102,8 @@ class Conv3d(nn.Conv3d):
         planes, kernel = as_planes(x), weight.flatten(3)  # (B, C, T, H W), (C', C, kt, 1)
         if self.bias is not None or not serves(planes, kernel):
             y = F.conv2d(planes, kernel, self.bias, (stride[0], 1), (padding[0], 0))
-        elif x.dtype == torch.float32 and winograd.pays(self, cast(Any, x.shape[2:])):
-            y = winograd.TemporalConv.apply(planes, kernel)
+        elif x.dtype == torch.float32 and len(x) and winograd.pays(self, cast(Any, x.shape[2:]), training=True):
+            y = winograd.TemporalFilter.apply(planes, kernel)
         else:
             y = TemporalConv.apply(planes, kernel, stride[0], padding[0])
         return from_planes(y, x.shape[4])

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -169,7 +168,7 @@ class FoldedConv(PackedConv):
         return from_images(y, x.shape[2])
 
     def weight_of(self, kernel: Tensor) -> Tensor:
-        return kernel.flatten(3) if self.temporal else kernel.squeeze(2)
+        return _in_2d(kernel)
 
     def kernel(self) -> Tensor:
         weight = self.dense_weight()
@@ -180,7 +179,7 @@ class WinogradConv(PackedConv):
     """A 3 x 1 x 1 or 1 x 3 x 3 convolution of stride 1 with its batch norm and its ReLU, in float32.
 
     (B, C, T, H, W) -> (B, C', T, H, W), channels last. Where it is no oneDNN convolution (see ``uses_onednn``) it is
-    PyTorch's plain one. The state dict has the kernel, computed back from its combinations: to rounding.
+    PyTorch's plain one, whose kernel is then computed back from its combinations, as for the state dict: to rounding.
 
     Args:
         conv: the convolution.
@@ -193,12 +192,10 @@ class WinogradConv(PackedConv):
     def __init__(self, conv: nn.Conv3d, weight: Tensor, bias: Tensor, relu: bool, size: Size) -> None:
         temporal = conv.kernel_size[0] > 1
         channels, (t, h, w) = weight.shape[1], size
-        products = winograd.PRODUCTS * winograd.tiles(t)
-        rest = (
-            (1, winograd.part(h * w, 4 * products * channels), winograd.tiles(t))
-            if temporal
-            else (t, h, winograd.tiles(w))
-        )
+        shape: tuple[int, ...] = (t, winograd.PRODUCTS * channels, h, winograd.tiles(w))
+        if temporal:
+            positions = winograd.parts(h * w, 4 * winograd.PRODUCTS * winograd.tiles(t) * channels)[0].stop
+            shape = (1, winograd.PRODUCTS * channels, positions, winograd.tiles(t))
         super().__init__(
             weight,
             bias,
@@ -207,7 +204,7 @@ class WinogradConv(PackedConv):
             (1, 1),
             relu=relu,
             groups=winograd.PRODUCTS,
-            shape=torch.Size((rest[0], winograd.PRODUCTS * channels, *rest[1:])),
+            shape=torch.Size(shape),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -223,12 +220,11 @@ class WinogradConv(PackedConv):
         """(B, C, T, N) -> (B, C', T, N), channels last."""
         combine, collect = winograd.matrices(x.shape[2])
         out = x.new_empty(len(x), *x.shape[2:], len(self.bias))  # (B, T, N, C')
-        size = winograd.part(x.shape[3], 4 * len(combine) * x.shape[1])
         for clip, result in zip(x.movedim(1, -1), out, strict=True):  # one by one: several would be copied first
-            for seen, given in zip(torch.split(clip, size, 1), torch.split(result, size, 1), strict=True):
-                y = torch.matmul(combine, seen.transpose(0, 1))  # (n, tiles products, C)
+            for part in winograd.parts(x.shape[3], 4 * len(combine) * x.shape[1]):
+                y = torch.matmul(combine, clip[:, part].transpose(0, 1))  # (n, tiles products, C)
                 y = torch.matmul(collect, self._products(y.unsqueeze(0))[0]).transpose(0, 1)  # (T, n, C')
-                torch.clamp(y, 0.0 if self.relu else -torch.inf, out=given)
+                torch.clamp(y, 0.0 if self.relu else -torch.inf, out=result[:, part])
         return out.movedim(-1, 1)
 
     def _in_width(self, x: Tensor) -> Tensor:
@@ -240,29 +236,24 @@ class WinogradConv(PackedConv):
     def _products(self, combined: Tensor) -> Tensor:
         """(B, N, tiles products, C) -> (B, N, tiles products, C'), contiguous."""
         x = combined.view(*combined.shape[:2], -1, winograd.PRODUCTS * combined.shape[3]).movedim(-1, 1)
-        # What is added at the point 1 is added to each output.
-        bias = F.pad(self.bias, (len(self.bias), (winograd.PRODUCTS - 2) * len(self.bias)))
-        y = self.convolve(x, bias, relu=False).movedim(1, -1)
+        y = self.convolve(x, winograd.with_bias(self.bias), relu=False).movedim(1, -1)
         return y.reshape(*combined.shape[:3], len(self.bias))
 
     def _plainly(self, x: Tensor) -> Tensor:
-        kernel = self.kernel()
-        weight = kernel.flatten(3) if self.temporal else kernel.squeeze(2)
-        padding: Pair = (1, 0) if self.temporal else (1, 1)
-        return conv2d(x, weight, self.bias, (1, 1), padding, (1, 1), self.relu)
+        padding = (1, 0) if self.temporal else (1, 1)
+        return conv2d(x, _in_2d(self.kernel()), self.bias, (1, 1), padding, (1, 1), self.relu)
 
     def weight_of(self, kernel: Tensor) -> Tensor:
         taps = kernel[..., 0].movedim(2, 0) if self.temporal else kernel[:, :, 0].movedim(3, 0)  # (3, C', C, 1 or 3)
         memory = kernel.new_empty(winograd.PRODUCTS, *taps.permute(0, 1, 3, 2).shape[1:])
         combined = memory.permute(0, 1, 3, 2)  # channels last
         for part, source in zip(*(torch.split(x, _CHANNELS_AT_A_TIME, 1) for x in (combined, taps)), strict=True):
-            part.copy_(winograd.combined_kernel(source.cpu().double()))
+            part.copy_(winograd.combined_kernel(source.double()))
         return combined.flatten(0, 1).unsqueeze(-1)
 
     def kernel(self) -> Tensor:
         weight = self.dense_weight()
-        combined = weight.view(winograd.PRODUCTS, -1, *weight.shape[1:3]).cpu().double()
-        taps = winograd.taps_of(combined).to(weight)  # (3, C', C, 1 or 3)
+        taps = winograd.taps_of(weight.view(winograd.PRODUCTS, -1, *weight.shape[1:3]))  # (3, C', C, 1 or 3)
         return taps.movedim(0, 2)[..., None] if self.temporal else taps.movedim(0, 3)[:, :, None]
 
 
@@ -338,6 +329,11 @@ def folded_weight(conv: nn.Conv3d, norm: nn.Module | None, dtype: torch.dtype) -
     ):
         part.copy_(source.double() * factor[:, None, None, None, None])
     return folded, shift.to(dtype)
+
+
+def _in_2d(kernel: Tensor) -> Tensor:
+    """(C', C, kT, 1, 1) or (C', C, 1, kH, kW) -> (C', C, kT, 1) or (C', C, kH, kW)."""
+    return kernel.flatten(3) if kernel.shape[2] > 1 else kernel.squeeze(2)
 
 
 def _kind(conv: nn.Conv3d, dtype: torch.dtype, size: Size) -> type[FoldedConv] | type[WinogradConv]:

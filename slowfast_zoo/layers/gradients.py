@@ -37,12 +37,13 @@ class TemporalConv(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.movedim(1, -1).contiguous().movedim(-1, 1)
         grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            settings = (ctx.stride, 1), (ctx.padding, 0), (1, 1), False, (0, 0), 1
-            grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *settings, (True, False, False))[0]
-        if ctx.needs_input_grad[1]:
-            taps = [_tap_gradient(x, grad, i - ctx.padding, ctx.stride) for i in range(weight.shape[2])]
-            grad_weight = torch.stack(taps, dim=-1).unsqueeze(-1)
+        with torch.autocast(x.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                settings = (ctx.stride, 1), (ctx.padding, 0), (1, 1), False, (0, 0), 1
+                grad_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *settings, (True, False, False))[0]
+            if ctx.needs_input_grad[1]:
+                taps = [_tap_gradient(x, grad, i - ctx.padding, ctx.stride) for i in range(weight.shape[2])]
+                grad_weight = torch.stack(taps, dim=-1).unsqueeze(-1)
         return grad_x, grad_weight, None, None
 
 

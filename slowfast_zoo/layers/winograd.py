@@ -15,9 +15,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _OUTPUTS, _TAPS = 4, 3  # of a tile, of the kernel
 PRODUCTS = _OUTPUTS + _TAPS - 1
@@ -25,24 +28,54 @@ PRODUCTS = _OUTPUTS + _TAPS - 1
 # little is lost to rounding.
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 
-# Fewer channels, frames or columns, and combining takes as long as is spared. Measured on two cores with AVX2.
-_LEAST_TEMPORAL = (128, 4)  # channels on either side, frames
-_LEAST_SPATIAL = (256, 12)  # channels on either side, columns
+# With fewer, combining takes as long as is spared. Measured on two cores with AVX2.
+_LEAST_TEMPORAL = 128  # channels on either side of a temporal kernel
+_LEAST_TRAINED = 256  # the same in training, where the kernel is combined at every step
+_LEAST_SPATIAL = (256, 12)  # channels on either side of a spatial kernel, and columns
+_LEAST_SPARED = 0.35  # of the multiplications: not five frames, for which two tiles take twelve of thirteen
 _PART_BYTES = 8 << 20  # of combined inputs to have at once
 
 
-def pays(conv: nn.Conv3d, size: tuple[int, int, int]) -> bool:
-    """Whether the convolution of inputs of about T, H, W, in float32 on a CPU, is faster by this algorithm."""
-    plain = conv.stride == conv.dilation == (1, 1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
+def _toom_cook() -> tuple[Array, Array, Array]:
+    """The matrices A (4 x 6), G (6 x 3) and B (6 x 6): outputs = A ((G kernel) * (B inputs)).
+
+    A convolution of sequences is the product of polynomials: both are evaluated at the points, multiplied, and the
+    product is found from its values. What filters a signal is the transpose of that.
+    """
+
+    def values(terms: int) -> Array:  # of the powers of each point; at infinity, of the highest power alone
+        return np.vstack((np.vander(_POINTS, terms, increasing=True), np.eye(terms)[-1:]))
+
+    combine = np.linalg.inv(values(PRODUCTS)).T
+    scale = 2 ** np.log2(np.abs(combine).max(axis=1, keepdims=True)).round()  # so that neither side grows
+    return values(_OUTPUTS).T, values(_TAPS) * scale, combine / scale
+
+
+# Arrays and lists are kept, not tensors: a tensor is of the mode in which it was made (inference, a fake one, ...).
+_COLLECT, _KERNEL, _COMBINE = _toom_cook()
+_KERNEL_ROWS, _TAPS_ROWS = _KERNEL.tolist(), np.linalg.pinv(_KERNEL).tolist()
+
+
+def pays(conv: nn.Conv3d, size: tuple[int, int, int], *, training: bool = False) -> bool:
+    """Whether the convolution of inputs of T, H, W, in float32 on a CPU, is faster by this algorithm."""
+    if conv.stride != (1, 1, 1) or conv.dilation != (1, 1, 1) or conv.groups != 1 or conv.padding_mode != "zeros":
+        return False
     fewest = min(conv.in_channels, conv.out_channels)
     if conv.kernel_size == (3, 1, 1) and conv.padding == (1, 0, 0):
-        return plain and fewest >= _LEAST_TEMPORAL[0] and size[0] >= _LEAST_TEMPORAL[1]
+        return fewest >= (_LEAST_TRAINED if training else _LEAST_TEMPORAL) and _spared(size[0]) >= _LEAST_SPARED
     if conv.kernel_size == (1, 3, 3) and conv.padding == (0, 1, 1):
-        return plain and fewest >= _LEAST_SPATIAL[0] and size[2] >= _LEAST_SPATIAL[1]
+        enough = fewest >= _LEAST_SPATIAL[0] and size[2] >= _LEAST_SPATIAL[1]
+        return not training and enough and _spared(size[2]) >= _LEAST_SPARED
     return False
 
 
-class TemporalConv(torch.autograd.Function):
+def _spared(length: int) -> float:
+    """The share of the multiplications that the algorithm spares on an axis of that length."""
+    plain = _TAPS * length - 2  # the padding is not multiplied
+    return 1 - PRODUCTS * tiles(length) / plain
+
+
+class TemporalFilter(torch.autograd.Function):
     """The convolution of (B, C, T, N), channels last, with a kernel (C', C, 3, 1), and its gradients. In float32."""
 
     generate_vmap_rule = True
@@ -51,11 +84,11 @@ class TemporalConv(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor) -> Tensor:
         _, collect = matrices(x.shape[2])
         kernel = _grouped(weight)
-        out = x.new_empty(len(x), *x.shape[2:], len(weight))  # (B, T, N, C')
-        for clip, result in zip(x, out, strict=True):
+        out = []
+        for clip in x:  # one by one: several would be copied first
             y = F.conv2d(_combined(clip), kernel, groups=PRODUCTS)
-            result.copy_(torch.matmul(collect, _rows(y, len(collect.T))).transpose(0, 1))
-        return out.movedim(-1, 1)
+            out.append(torch.matmul(collect, _rows(y, collect.shape[1])).transpose(0, 1))  # (T, N, C')
+        return torch.stack(out).movedim(-1, 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -64,27 +97,25 @@ class TemporalConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        combine, collect = matrices(x.shape[2])
-        grad = grad.movedim(1, -1).contiguous()  # (B, T, N, C')
-        kernel = _grouped(weight)
-        settings: Any = None, (1, 1), (0, 0), (1, 1), False, (0, 0), PRODUCTS, (True, False, False)
-        grad_x = x.new_empty(len(x), *x.shape[2:], x.shape[1]) if ctx.needs_input_grad[0] else None
-        products = None
-        for i, clip in enumerate(x):
-            seen = _combined(clip)  # (1, 6 C, N, tiles)
-            g = torch.matmul(collect.T, grad[i].transpose(0, 1))  # (N, tiles 6, C')
-            g = g.view(1, *g.shape[:1], -1, PRODUCTS * g.shape[2]).movedim(-1, 1)
-            if grad_x is not None:
-                y = torch.ops.aten.convolution_backward(g, seen, kernel, *settings)[0]
-                grad_x[i] = torch.matmul(combine.T, _rows(y, len(combine))).transpose(0, 1)
-            if ctx.needs_input_grad[1]:
-                found = torch.bmm(_by_product(g).transpose(1, 2), _by_product(seen))  # (6, C', C)
-                products = found if products is None else products + found
-        grad_weight = None
-        if products is not None:
-            taps = torch.tensordot(_toom_cook()[1].to(products).T, products, 1)
-            grad_weight = taps.movedim(0, 2).unsqueeze(-1)
-        return None if grad_x is None else grad_x.movedim(-1, 1), grad_weight
+        with torch.autocast(x.device.type, enabled=False):
+            combine, collect = matrices(x.shape[2])
+            kernel = _grouped(weight)
+            settings: Any = None, (1, 1), (0, 0), (1, 1), False, (0, 0), PRODUCTS, (True, False, False)
+            grads_x, products = [], []
+            for clip, g in zip(x, grad.movedim(1, -1), strict=True):
+                seen = _combined(clip)  # (1, 6 C, N, tiles)
+                g = torch.matmul(collect.T, g.transpose(0, 1))  # (N, tiles 6, C')
+                g = g.view(1, len(g), -1, PRODUCTS * g.shape[2]).movedim(-1, 1)
+                if ctx.needs_input_grad[0]:
+                    y = torch.ops.aten.convolution_backward(g, seen, kernel, *settings)[0]
+                    grads_x.append(torch.matmul(combine.T, _rows(y, len(combine))).transpose(0, 1))
+                if ctx.needs_input_grad[1]:
+                    products.append(torch.bmm(_by_product(g).transpose(1, 2), _by_product(seen)))  # (6, C', C)
+            grad_x = torch.stack(grads_x).movedim(-1, 1) if grads_x else None
+            if not products:
+                return grad_x, None
+            taps = torch.tensordot(x.new_tensor(_KERNEL_ROWS).T, sum(products), 1)
+            return grad_x, taps.movedim(0, 2).unsqueeze(-1)
 
 
 def _grouped(weight: Tensor) -> Tensor:
@@ -109,10 +140,17 @@ def _by_product(y: Tensor) -> Tensor:
     return y.movedim(1, -1).reshape(y.shape[2] * y.shape[3], PRODUCTS, -1).transpose(0, 1)
 
 
-def part(positions: int, size: int) -> int:
-    """How many positions, of so many bytes each, to compute on at once: equal parts that the cache holds."""
-    parts = max(1, round(positions * size / _PART_BYTES))
-    return next((positions // n for n in range(parts, 2 * parts) if positions % n == 0), positions)
+def with_bias(bias: Tensor) -> Tensor:
+    """(C',) -> (6 C',): the bias of the products. What is added at the point 1 is added to each output."""
+    before = _POINTS.index(1.0)
+    return F.pad(bias, (before * len(bias), (PRODUCTS - 1 - before) * len(bias)))
+
+
+def parts(positions: int, size: int) -> list[slice]:
+    """Equal parts of so many positions, of so many bytes each, small enough for the cache; the last may overlap."""
+    count = max(1, round(positions * size / _PART_BYTES))
+    each = -(-positions // count)
+    return [slice(end - each, end) for end in (min((i + 1) * each, positions) for i in range(count))]
 
 
 def tiles(length: int) -> int:
@@ -121,48 +159,29 @@ def tiles(length: int) -> int:
 
 
 @cache
-def _toom_cook() -> tuple[Tensor, Tensor, Tensor]:
-    """The matrices A (4 x 6), G (6 x 3) and B (6 x 6) in float64: outputs = A ((G kernel) * (B inputs)).
+def _for_length(length: int) -> tuple[Array, Array]:
+    count = tiles(length)
+    combine = np.zeros((count, PRODUCTS, length + 2 * PRODUCTS))
+    collect = np.zeros((count * _OUTPUTS, count, PRODUCTS))
+    for i in range(count):
+        start = i * _OUTPUTS
+        combine[i, :, PRODUCTS + start - 1 : 2 * PRODUCTS + start - 1] = _COMBINE
+        collect[start : start + _OUTPUTS, i] = _COLLECT
+    combine = combine[..., PRODUCTS : PRODUCTS + length]  # what lies outside is zero in the input
+    return combine.reshape(-1, length), collect[:length].reshape(length, -1)
 
-    A convolution of sequences is the product of polynomials: both are evaluated at the points, multiplied, and the
-    product is found from its values. What filters a signal is the transpose of that.
-    """
 
-    like: Any = {"dtype": torch.float64, "device": "cpu"}
-
-    def values(terms: int) -> Tensor:  # of the powers of each point; at infinity, of the highest power alone
-        powers = torch.tensor(_POINTS, **like)[:, None] ** torch.arange(terms, **like)
-        return torch.cat((powers, torch.eye(terms, **like)[-1:]))
-
-    with torch.inference_mode(False):
-        combine = torch.linalg.inv(values(PRODUCTS)).T
-        scale = 2 ** combine.abs().amax(1, keepdim=True).log2().round()  # so that neither side grows
-        return values(_OUTPUTS).T, values(_TAPS) * scale, combine / scale
+def matrices(length: int) -> tuple[Tensor, Tensor]:
+    """For an axis of that length, padded by one on each side: (tiles products, length) and (length, tiles products)."""
+    combine, collect = (torch.tensor(x, dtype=torch.float32, device="cpu") for x in _for_length(length))
+    return combine, collect
 
 
 def combined_kernel(taps: Tensor) -> Tensor:
     """(3, ...) -> (6, ...): G times the frames, or columns, of a kernel, in the precision of the taps."""
-    combined: Tensor = torch.tensordot(_toom_cook()[1].to(taps), taps, 1)
-    return combined
+    return torch.tensordot(taps.new_tensor(_KERNEL_ROWS), taps, 1)  # type: ignore[no-any-return]
 
 
 def taps_of(combined: Tensor) -> Tensor:
     """(6, ...) -> (3, ...): what :func:`combined_kernel` was given, to rounding."""
-    taps: Tensor = torch.tensordot(torch.linalg.pinv(_toom_cook()[1]).to(combined), combined, 1)
-    return taps
-
-
-@cache
-def matrices(length: int) -> tuple[Tensor, Tensor]:
-    """For an axis of that length, padded by one on each side: (tiles products, length) and (length, tiles products)."""
-    with torch.inference_mode(False):
-        outputs, _, inputs = _toom_cook()
-        count = tiles(length)
-        combine = outputs.new_zeros(count, PRODUCTS, length + 2 * PRODUCTS)
-        collect = outputs.new_zeros(count * _OUTPUTS, count, PRODUCTS)
-        for i in range(count):
-            start = i * _OUTPUTS
-            combine[i, :, PRODUCTS + start - 1 : 2 * PRODUCTS + start - 1] = inputs
-            collect[start : start + _OUTPUTS, i] = outputs
-        combine = combine[..., PRODUCTS : PRODUCTS + length]  # what lies outside is zero in the input
-        return combine.flatten(0, 1).float(), collect[:length].flatten(1).float()
+    return torch.tensordot(combined.new_tensor(_TAPS_ROWS), combined, 1)  # type: ignore[no-any-return]
