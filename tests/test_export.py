@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -318,46 +316,6 @@ def test_without_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.warns(UserWarning, match="was written but not run, because onnxruntime is not installed"):
         sfz.export_model(network("slow_tiny_4x8"), tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").exists()
-
-
-@pytest.mark.slow
-def test_command(tmp_path: Path) -> None:
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "slowfast_zoo", "export", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = command("slowfast_tiny_4x8.motion", "model.onnx", "--probabilities")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    first, second = done.stdout.splitlines()
-    assert first.startswith("wrote model.onnx, ") and first.endswith(" MiB")
-    assert second.startswith("clip (batch, 3, 16, height, width) -> probabilities; differs from the network by ")
-    done = command(
-        "slow_tiny_4x8", "model.pt2", "--random", "--features", "--out-indices", "3", "--size", "64x96", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["inputs"] == {"clip": ["batch", 3, 4, 64, 96]}
-    assert report["outputs"] == ["res4"]
-    assert report["files"] == ["model.pt2"]
-    assert report["difference"] <= 1e-6
-    done = command("slow_tiny_4x8", "model.txt")
-    assert done.returncode == 2
-    assert done.stderr.startswith("slowfast-zoo: error: the suffix says the format")
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_nothing_is_imported_beforehand() -> None:
-    packages = "{'onnx', 'onnxscript', 'onnxruntime', 'openvino'}"
-    code = f"import sys, slowfast_zoo.inference.export; print({packages} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (3, 12), (2, 2), (7, 7)])
