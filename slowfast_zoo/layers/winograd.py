@@ -148,9 +148,9 @@ def with_bias(bias: Tensor) -> Tensor:
 
 def parts(positions: int, size: int) -> list[slice]:
     """Equal parts of so many positions, of so many bytes each, small enough for the cache; the last may overlap."""
-    count = max(1, round(positions * size / _PART_BYTES))
-    each = -(-positions // count)
-    return [slice(end - each, end) for end in (min((i + 1) * each, positions) for i in range(count))]
+    each = -(-positions // max(1, round(positions * size / _PART_BYTES)))
+    ends = (min(start + each, positions) for start in range(0, positions, each))
+    return [slice(end - each, end) for end in ends]
 
 
 def tiles(length: int) -> int:
