@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from . import winograd
 from .conv import ConvNorm, as_images, as_planes, channels_last, from_images, from_planes
@@ -315,20 +316,20 @@ def folded_weight(conv: nn.Conv3d, norm: nn.Module | None, dtype: torch.dtype) -
     """
     weight = conv.weight.detach()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach()
-    scale, shift = torch.ones_like(bias, dtype=torch.float64), bias.double()
-    if norm is not None and not isinstance(norm, nn.Identity):
-        if not isinstance(norm, _BatchNorm) or norm.running_mean is None or not norm.affine:
-            raise TypeError(
-                f"only batch norms with statistics, gamma and beta can be folded into convolutions, not {norm}"
-            )
-        scale = norm.weight.detach().double() / (cast(Tensor, norm.running_var).double() + norm.eps).sqrt()
-        shift = norm.bias.detach().double() + (shift - norm.running_mean.double()) * scale
     folded = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last_3d)
-    for part, source, factor in zip(
-        *(torch.split(x, _CHANNELS_AT_A_TIME) for x in (folded, weight, scale)), strict=True
-    ):
-        part.copy_(source.double() * factor[:, None, None, None, None])
-    return folded, shift.to(dtype)
+    if norm is None or isinstance(norm, nn.Identity):
+        return folded.copy_(weight), bias.to(dtype, copy=True)  # the network keeps its own
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or not norm.affine:
+        raise TypeError(f"only batch norms with statistics, gamma and beta can be folded into convolutions, not {norm}")
+    of_channels = bias, norm.running_mean, cast(Tensor, norm.running_var), norm.weight.detach(), norm.bias.detach()
+    shifts = []
+    for start in range(0, len(weight), _CHANNELS_AT_A_TIME):
+        part = slice(start, start + _CHANNELS_AT_A_TIME)
+        b, mean, var, gamma, beta = (x[part].double() for x in of_channels)
+        fused, shift = fuse_conv_bn_weights(weight[part].double(), b, mean, var, norm.eps, gamma, beta)
+        folded[part] = fused.detach()
+        shifts.append(shift.detach())
+    return folded, torch.cat(shifts).to(dtype)
 
 
 def _in_2d(kernel: Tensor) -> Tensor:
