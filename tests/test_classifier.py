@@ -45,7 +45,7 @@ def straightforward(model: Any, path: Path, clips: int, crops: int) -> torch.Ten
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         shown = [(float(f.pts * stream.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(stream)]
-    duration = len(shown) / float(stream.average_rate)
+        duration = len(shown) / float(stream.average_rate)
     transform = replace(sfz.create_transform(model), crops=crops)
     model.eval()
     scores = []

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
-from .pyav import ToRgb, demuxed, reason, video_stream
+from .pyav import ToRgb, demuxed, open_container, reason, stated_size, video_stream
 from .source import VideoFile, in_one_pass, readable, video_name
 
 if TYPE_CHECKING:
@@ -217,7 +217,6 @@ class VideoReader:
         self._frames = self._decode(from_start=True)
 
     def _open_container(self) -> InputContainer:
-        container: InputContainer
         if not isinstance(self._media, str):
             if self._media.closed:
                 raise ValueError(f"the file object {self.name!r} is closed")
@@ -225,17 +224,17 @@ class VideoReader:
             # What only claims to be a video may name others (a playlist); from memory, it may not open any. Not the
             # argument called options: PyAV before 18 frees too much where streams are found while it opens the file.
             options = {"protocol_whitelist": "data"}
-            container = self._av.open(self._media, container_options=options, metadata_errors="replace")
+            container = open_container(self._av, self._media, container_options=options)
         elif "://" not in self._media:
             # The file: prefix keeps FFmpeg from reading a colon in the name as a protocol.
-            container = self._av.open(f"file:{Path(self._media).absolute()}", metadata_errors="replace")
+            container = open_container(self._av, f"file:{Path(self._media).absolute()}")
         else:
             start = time.monotonic()
             try:
-                container = self._av.open(self._media, metadata_errors="replace", timeout=_SILENCE)
+                container = open_container(self._av, self._media, timeout=_SILENCE)
             except self._av.FFmpegError as error:  # whatever FFmpeg makes of half a header
                 raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > _SILENCE)) from error
-            if container.duration is None and (container.size <= 0 or "hls" in container.format.name):
+            if container.duration is None and (not stated_size(container) or "hls" in container.format.name):
                 container.close()
                 raise VideoDecodeError(self.name, "a live stream, whose end is not known: read it with LiveReader")
         return container
@@ -257,7 +256,7 @@ class VideoReader:
     def _read_facts(self) -> None:
         """Duration, frame rate and size, from the stream itself where its header may be silent or wrong."""
         stream = self._stream
-        if stream.time_base is None:
+        if not stream.time_base:  # None, or 0 in PyAV 19
             raise VideoDecodeError(self.name, "the video stream has no time base")
         self._tick = float(stream.time_base)
         # Containers that keep milliseconds (Matroska, WebM) round a stamp up as often as down; hence half a tick, but
@@ -359,7 +358,7 @@ class VideoReader:
         for packet in self._packets():
             try:
                 frames = packet.decode()
-            except self._av.FFmpegError as error:
+            except (self._av.FFmpegError, ValueError) as error:  # PyAV 19: after a decoder that would not open
                 self._note_damage(reason(error))
                 continue
             for frame in frames:

@@ -18,7 +18,7 @@ from torch import Tensor
 from slowfast_zoo.errors import VideoDecodeError
 
 from .decode import require_av
-from .pyav import ToRgb, demuxed, reason, video_stream
+from .pyav import ToRgb, demuxed, open_container, reason, stated_size, video_stream
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -81,9 +81,7 @@ class LiveReader:
         settings = {name: str(value) for name, value in (options or {}).items()}
         start = time.monotonic()
         try:
-            container = av.open(
-                self.name, format=format, container_options=settings, timeout=timeout, metadata_errors="replace"
-            )
+            container = open_container(av, self.name, format=format, container_options=settings, timeout=timeout)
         except av.FFmpegError as error:
             raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > timeout)) from error
         try:
@@ -187,7 +185,7 @@ def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: flo
         for packet in _packets(container, stream):
             try:
                 frames = stream.decode(packet)
-            except av.FFmpegError as error:
+            except (av.FFmpegError, ValueError) as error:  # PyAV 19: after a decoder that would not open
                 if time.monotonic() - good > timeout:
                     failure = f"no frame could be decoded for {timeout:g} s ({reason(error)})"
                     return
@@ -217,6 +215,6 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
         yield from demuxed(container, stream)
     except OSError as error:
         # Hanging up is how an HTTP stream of no stated length ends.
-        if error.errno != errno.EIO or not container.name.startswith("http") or container.size >= 0:
+        if error.errno != errno.EIO or not container.name.startswith("http") or stated_size(container) is not None:
             raise
         yield None

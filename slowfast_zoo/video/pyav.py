@@ -37,7 +37,7 @@ class ToRgb:
     def __init__(self, av: ModuleType) -> None:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._size: tuple[int, int] | None = None
-        self._minds_tags = int(av.__version__.split(".")[0]) >= 17
+        self._minds_tags = _major(av) >= 17
         # Otherwise one for each core.
         self._settings = {"format": "rgb24", "threads": 1} if self._minds_tags else {"format": "rgb24"}
 
@@ -56,6 +56,30 @@ class ToRgb:
         if self._minds_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
             return {}
         return {"src_colorspace": frame.colorspace, "dst_colorspace": _BT601, "src_color_range": frame.color_range}
+
+
+def open_container(av: ModuleType, media: Any, **options: Any) -> InputContainer:
+    """A video opened for reading by ``av.open``. Text in it that is not UTF-8 is no error.
+
+    Args:
+        av: PyAV.
+        media: what ``av.open`` reads: a name, or an open file.
+        **options: further arguments of ``av.open``, of which every version has those used here.
+    """
+    if _major(av) < 19:  # from 19 on it has no such argument, and keeps the bytes of such text as surrogates
+        options["metadata_errors"] = "replace"
+    container: InputContainer = av.open(media, **options)
+    return container
+
+
+def stated_size(container: InputContainer) -> int | None:
+    """The bytes of what was opened, or None where nothing says how many: a negative number before PyAV 19."""
+    size = container.size
+    return None if size is None or size < 0 else size
+
+
+def _major(av: ModuleType) -> int:
+    return int(av.__version__.split(".")[0])
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
