@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 import slowfast_zoo as sfz
+from slowfast_zoo.inference.telemetry import no_telemetry
 
 NAMES = {"PyTorchVideo": "slowfast_r50_8x8.pytorchvideo_k400", "MMAction2": "slowfast_r50_4x16.mmaction2_k400"}
 PACKAGES = {"PyTorchVideo": "pytorchvideo", "MMAction2": "mmaction2"}
@@ -139,8 +140,9 @@ class Export:
 
     def runs(self) -> dict[str, Run]:
         """The file in each runtime."""
-        import onnxruntime
-        import openvino
+        with no_telemetry():
+            import onnxruntime
+            import openvino
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails is in the record

@@ -16,10 +16,12 @@ from torch import Tensor
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import export as module
 from slowfast_zoo.inference.export import export_with_report
+from slowfast_zoo.inference.telemetry import no_telemetry
 
 onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-openvino = pytest.importorskip("openvino")
+with no_telemetry():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    openvino = pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
 
 pytestmark = pytest.mark.skipif(

@@ -23,6 +23,7 @@ from slowfast_zoo.models.config import block_kernels
 
 from .export import export_model
 from .optimize import optimize_for_inference
+from .telemetry import no_telemetry
 
 KINDS = (
     "ordinary",
@@ -130,7 +131,7 @@ class Contender:
             MissingDependencyError: it is not installed.
         """
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), no_telemetry():
                 warnings.simplefilter("ignore")  # of what the package imports
                 if self.kind == "PyTorchVideo":
                     for part in ("slowfast", "resnet"):
@@ -321,7 +322,7 @@ def _openvino(contender: Contender, work: Workload) -> Call:
     [clip, *boxes] = work.inputs(model.config)
     if boxes or not isinstance(clip, Tensor):
         raise ValueError("OpenVINO is measured with networks that take one clip and nothing else")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), no_telemetry():
         warnings.simplefilter("ignore")  # tracing warns of every check of a shape
         converted = openvino.convert_model(model, example_input=clip, input=[list(clip.shape)])
     settings = {

@@ -28,6 +28,7 @@ from slowfast_zoo.models import FeatureNetwork, VideoNetwork
 from slowfast_zoo.models.network import MIN_SIDE
 
 from .network import labels_of, model_name
+from .telemetry import no_telemetry
 
 ExportFormat = Literal["torch", "onnx", "openvino"]
 ExportOutput = Literal["logits", "probabilities", "features"]
@@ -329,10 +330,8 @@ def _write(graph: _Graph, shape: _Shape, path: Path, kind: str, opset: int | Non
     if kind == "onnx":
         path.write_bytes(_onnx(program, graph, shape, opset, metadata))
         return [path]
-    import openvino
-
+    openvino = _import("openvino", "exporting to openvino")
     # From ONNX: what OpenVINO makes of the program itself leaves the number of frames open, and names no output.
-    # Core.read_model, because convert_model reports to its makers.
     model = openvino.Core().read_model(_onnx(program, graph, shape, opset, metadata))
     model.set_rt_info(metadata, [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
@@ -530,7 +529,8 @@ def _reason(error: BaseException) -> str:
 
 def _import(package: str, purpose: str) -> Any:
     try:
-        return importlib.import_module(package)
+        with no_telemetry():
+            return importlib.import_module(package)
     except ImportError as error:
         raise MissingDependencyError(
             f'{purpose} needs {package} ({error}): pip install "slowfast-zoo[export]"'
