@@ -1,5 +1,5 @@
 # make demo   classify the bundled video with the bundled weights
-# make test   lint, types, docs, tests
+# make test   lint, types, docs, tests, and the wheel on the oldest and the newest other Python of the machine
 # make clean  remove what these made
 #
 # Both need Python 3.10 or newer and nothing else; PYTHON=/path/to/python chooses one.
@@ -12,6 +12,8 @@ PIP := TMPDIR="$(CURDIR)/$(VENV)/tmp" $(BIN)/python -m pip --disable-pip-version
 export PIP_USER := 0
 export PIP_REQUIRE_VIRTUALENV := 0
 unexport PYTHONHOME PYTHONPATH
+# The tests and the pages' examples import ONNX Runtime, which otherwise reports to its maker.
+export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: demo test clean
 
@@ -27,9 +29,10 @@ test: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	for part in '[a-d]' '[e-g]' '[h-n]' '[o-r]' '[s-z]'; do \
 		$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 tests/test_$$part*.py || exit 1; done
+	$(BIN)/python tests/smoke.py $(VENV)-smoke
 
 clean:
-	rm -rf $(VENV) site build dist .mypy_cache .pytest_cache .ruff_cache camera_moves.png
+	rm -rf $(VENV) $(VENV)-smoke site build dist .mypy_cache .pytest_cache .ruff_cache camera_moves.png
 
 # The stamp files say what is installed; a changed pyproject.toml installs anew. pip unpacks beside the environment,
 # because torch is larger than many machines' /tmp.

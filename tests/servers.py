@@ -98,6 +98,8 @@ class _HubHandler(_Handler):
         if self.path == "/-/requests":  # for a client in another process; not counted
             owner = self.server.owner  # type: ignore[attr-defined]
             self.respond(200, {}, json.dumps(owner.requests).encode())
+        elif self.path.endswith("?expand=xetEnabled"):  # older clients ask before they upload
+            self.respond(200, {"Content-Type": "application/json"}, b'{"id": "", "xetEnabled": false}')
         else:
             super().do_GET()
 
