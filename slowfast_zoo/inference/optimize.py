@@ -84,6 +84,8 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
 def _fold_slowfast(network: SlowFast, dtype: torch.dtype, winograd: bool) -> None:
     slow, fast = ([record[pathway] for record in network.feature_info] for pathway in ("slow", "fast"))
     laterals = cast(dict[str, LateralConnection], network.lateral)  # the one after the stem comes first
+    for lateral in laterals.values():
+        lateral.channels_last = True
     for stage, following in itertools.pairwise(FEATURE_NAMES):
         if stage in laterals:
             # The copy that concatenates is spared where it is large, and no shortcut hands the sum on as it is.
