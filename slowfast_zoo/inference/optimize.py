@@ -33,6 +33,7 @@ from slowfast_zoo.models import FeatureNetwork, NetworkConfig, ResNet3D, SlowFas
 from slowfast_zoo.models.config import FEATURE_NAMES
 from slowfast_zoo.models.pathway import Pathway
 
+_Module = TypeVar("_Module", bound=nn.Module)
 Network = TypeVar("Network", VideoNetwork[Any], FeatureNetwork)
 
 _NORM_OR_NONE: Any = (_BatchNorm, nn.Identity)
@@ -138,7 +139,7 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
     return copied.eval().requires_grad_(False)
 
 
-def copy_of(model: Network, memo: dict[int, Any] | None = None) -> Network:
+def copy_of(model: _Module, memo: dict[int, Any] | None = None) -> _Module:
     """A deep copy, with weights that are computed from others (pruning, spectral and weight norm) as they are now.
 
     Args:
