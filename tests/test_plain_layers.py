@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -299,6 +302,32 @@ def test_other_types(dtype: torch.dtype) -> None:
     with torch.no_grad():
         want = model(clip)
         assert_close(copy.deepcopy(model).to(dtype)(clip.to(dtype)).float(), want, 0.1)
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "DEFAULT"])
+def test_gradients_of_strided_shortcuts(isa: str) -> None:
+    """As in float64, in either memory, in a process whose oneDNN has AVX2 only.
+
+    oneDNN's weight gradient of the same convolution in 2-D, on channels-last memory, writes beyond its memory there.
+    """
+    code = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+for channels, side, batch in ((8, 7, 1), (20, 14, 2), (64, 15, 1), (80, 8, 2), (256, 5, 2)):
+    for memory in (torch.contiguous_format, torch.channels_last_3d):
+        conv = nn.Conv3d(channels, 2 * channels, 1, (1, 2, 2), bias=False).to(memory_format=memory)
+        exact = nn.Conv3d(channels, 2 * channels, 1, (1, 2, 2), bias=False).double()
+        exact.load_state_dict(conv.state_dict())
+        x = torch.randn(batch, channels, 4, side, side).to(memory_format=memory)
+        conv(x).square().sum().backward()
+        exact(x.double()).square().sum().backward()
+        difference = (conv.weight.grad - exact.weight.grad).abs().max() / exact.weight.grad.abs().max()
+        assert difference < 1e-4, (channels, side, batch, memory, difference)
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

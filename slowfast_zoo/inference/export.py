@@ -100,7 +100,7 @@ def export_model(
         batch_size: clips in a batch; None leaves it open.
         size: height and width in pixels, or one number for both; None leaves them open.
         frames: frames of a clip; None takes the network's own.
-        opset: version of ONNX's operators that the file is to have, from 18, or that OpenVINO's is made from; None takes
+        opset: version of ONNX's operators that the file is to have, from 18, or that OpenVINO's is made from; None is
             the exporter's choice.
         pretrained: load the weights of a named network; False gives a random one.
         check: run the file at several sizes, and compare it with the network. Where the runtime is not installed there
