@@ -108,6 +108,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     ),
     "sample": ("slowfast_tiny_4x8", {"fusion": "time_strided_sample", **HALF}, (".onnx",)),
     "bidirectional": ("slowfast_tiny_4x8", {"fusion": "bidirectional", **HALF}, (".pt2", ".xml")),
+    "packed": ("slowfast_tiny_4x8", {"fusion": "time_to_channel_concat", **HALF}, (".pt2",)),
     "no_fusion": ("slowfast_tiny_4x8", {"fusion": "none", "num_classes": 0}, (".pt2",)),
     "fast": ("fast_r50_4x16", {}, (".pt2",)),
     "c2d": ("c2d_r50_8x8", {}, (".pt2",)),

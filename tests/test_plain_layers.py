@@ -162,6 +162,23 @@ def test_torch_jit_trace(kind: str) -> None:
         assert_close(traced(clip + 1), model(clip + 1))
 
 
+def test_torch_jit_trace_of_a_detector() -> None:
+    """In a process of its own, in which torchvision is imported only while torch.jit traces."""
+    code = """
+import sys, warnings
+import torch
+import slowfast_zoo as sfz
+warnings.simplefilter("ignore")
+model = sfz.create_model("slow_r50_4x16_det", width=8, depths=(1, 1, 1, 1), num_classes=3).eval()
+clip, boxes = torch.randn(2, 3, 4, 64, 64), torch.tensor([[0, 3.0, 4, 40, 50], [1, 0, 0, 64, 64]])
+assert "torchvision" not in sys.modules
+traced = torch.jit.trace(model, (clip, boxes), check_trace=False)
+assert torch.allclose(traced(clip, boxes[1:]), model(clip, boxes[1:]), atol=1e-5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["slowfast", "i3d", "large window", "concatenation", "half"])
 def test_older_onnx_exporter(kind: str) -> None:
