@@ -8,7 +8,6 @@
 
 Parts:
     targets   latency of four networks in inference: as they are, optimised, and the peers; what was promised of them
-    training  one training step (forward, backward)
     memory    peak memory in inference, each in a process of its own
     growth    batch, size, frames, threads, and the best rates that the machine reaches
     startup   import and create_model in fresh interpreters
@@ -51,9 +50,7 @@ SPEED_TARGETS = (
     (FAST, OPENVINO, 1.05),
     (FAST_BF16, PEER, 0.27),
     (FAST_BF16, OPENVINO_BF16, 1.10),
-    (ORDINARY, PEER, 1.00),
 )
-TRAINING_TARGETS = ((ORDINARY, PEER, 0.80),)
 MEMORY_TARGETS = ((FAST, PEER, 0.70), (LEAN, PEER, 0.70))
 SERIES: dict[str, tuple[int, ...]] = {
     "batch": (1, 2, 4, 8),
@@ -115,11 +112,6 @@ def verdicts(
 def targets(settings: Settings) -> dict[str, Any]:
     contenders = settings.contenders(PEER, ORDINARY, FAST, LEAN, FAST_BF16, OPENVINO, OPENVINO_BF16, *OTHERS)
     return _compared(settings, contenders, SPEED_TARGETS, rounds=15, size=settings.size)
-
-
-def training(settings: Settings) -> dict[str, Any]:
-    work = {"size": settings.training_size, "batch": 2, "train": True}
-    return _compared(settings, [PEER, ORDINARY], TRAINING_TARGETS, rounds=5, warm_up=1, **work)
 
 
 def _compared(
@@ -246,7 +238,6 @@ def cuda(settings: Settings) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "targets": targets,
-    "training": training,
     "memory": memory,
     "growth": growth,
     "startup": start,

@@ -54,7 +54,6 @@ def sections(
     return {
         "machine": _machines(parts, precision),
         "latency": _compared(parts["targets"], "inference") if "targets" in parts else NOT_YET,
-        "training": _compared(parts["training"], "a training step") if "training" in parts else NOT_YET,
         "memory": _memory(parts["memory"]) if "memory" in parts else NOT_YET,
         "growth": _growth(parts["growth"]) + _PICTURED if "growth" in parts else NOT_YET,
         "rounding": _rounding(parts["rounding"]) if "rounding" in parts else NOT_YET,
@@ -180,8 +179,7 @@ def _growth(part: dict[str, Any]) -> str:
 def _elsewhere(parts: dict[str, Any]) -> str:
     """The tables of another machine."""
     tables = [_machines(parts, None)]
-    compared = (("targets", "inference"), ("training", "a training step"))
-    tables += [_compared(parts[name], what) for name, what in compared if name in parts]
+    tables += [_compared(parts["targets"], "inference")] if "targets" in parts else []
     tables += [table(parts[name]) for name, table in (("memory", _memory), ("growth", _growth)) if name in parts]
     return "\n\n".join(tables)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import Tensor
 
 import slowfast_zoo as sfz
@@ -108,6 +110,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     ),
     "sample": ("slowfast_tiny_4x8", {"fusion": "time_strided_sample", **HALF}, (".onnx",)),
     "bidirectional": ("slowfast_tiny_4x8", {"fusion": "bidirectional", **HALF}, (".pt2", ".xml")),
+    "packed": ("slowfast_tiny_4x8", {"fusion": "time_to_channel_concat", **HALF}, (".pt2",)),
     "no_fusion": ("slowfast_tiny_4x8", {"fusion": "none", "num_classes": 0}, (".pt2",)),
     "fast": ("fast_r50_4x16", {}, (".pt2",)),
     "c2d": ("c2d_r50_8x8", {}, (".pt2",)),
@@ -276,15 +279,65 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
         ("model.pt2", {"batch_size": 0}, ValueError, "batch_size is an integer of at least 1, or None, not 0"),
         ("model.pt2", {"frames": 18}, ValueError, "positive multiple of 4 in this network, not 18"),
         ("model.pt2", {"opset": 18}, ValueError, "opset is for ONNX and OpenVINO"),
+        ("model.onnx", {"opset": 17}, ValueError, "opset is an integer from 18, .* not 17"),
+        ("model.onnx", {"opset": -1}, ValueError, "from 18, .* not -1"),
+        ("model.xml", {"opset": "18"}, ValueError, "from 18, .* not '18'"),
+        ("model.xml", {"opset": 18.0}, ValueError, "from 18, .* not 18.0"),
+        ("model.onnx", {"opset": 999}, ValueError, "knows opsets up to [0-9]+, not 999"),
+        ("weights.xml", {}, ValueError, "weights.bin' is a folder"),
     ],
 )
 def test_wrong_requests(
     name: str, options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "folder.pt2").mkdir()
+    for folder in ("folder.pt2", "weights.bin"):
+        (tmp_path / folder).mkdir()
     with pytest.raises(error, match=message):
         sfz.export_model(network(), tmp_path / name, **options)
-    assert [file.name for file in tmp_path.iterdir()] == ["folder.pt2"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder.pt2", "weights.bin"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [18, 21])
+def test_opset(opset: int, tmp_path: Path) -> None:
+    model = network("slow_tiny_4x8")
+    path = sfz.export_model(model, tmp_path / "model.onnx", opset=opset, check=False)
+    assert [known.version for known in onnx.load(path).opset_import if not known.domain] == [opset]
+    assert_same_everywhere(model, path, sizes=SIZES[:1])
+
+
+@pytest.mark.slow
+def test_an_opset_that_the_exporter_does_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves the file as it was, and says so to a logger only."""
+    monkeypatch.setattr(module, "LEAST_OPSET", 1)
+    with pytest.raises(sfz.ExportError, match="wrote opset [0-9]+, not the 7 that was asked for"):
+        sfz.export_model(network("slow_tiny_4x8"), tmp_path / "model.onnx", opset=7)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pruned_network(tmp_path: Path) -> None:
+    """Whose weights are the result of others, and cannot be copied as they are."""
+    model = network("slow_tiny_4x8")
+    for layer in [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv3d)]:
+        torch.nn.utils.prune.l1_unstructured(layer, "weight", 0.5)
+    model(clip_for(model, 1, 32, 32))
+    path = sfz.export_model(model, tmp_path / "model.pt2", check=False)
+    assert_same_everywhere(model, path, sizes=SIZES[:2])
+
+
+def test_a_network_that_does_not_run(tmp_path: Path) -> None:
+    model = network("slow_tiny_4x8")
+    model.head.fc = torch.nn.Linear(3, 7)
+    with pytest.raises(sfz.ExportError, match="cannot be exported to torch|does not run"):
+        sfz.export_model(model, tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        sfz.export_model(network("slow_tiny_4x8"), tmp_path / "model.pt2")
 
 
 def test_wrong_networks(tmp_path: Path) -> None:

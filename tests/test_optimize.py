@@ -815,6 +815,66 @@ def test_changed_networks_are_refused(change: str) -> None:
         optimize_for_inference(model)
 
 
+def convolution(**options: Any) -> nn.Conv3d:
+    return nn.Conv3d(32, 32, **{"kernel_size": (1, 3, 3), "padding": (0, 1, 1), **options})
+
+
+CHANGES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "groups": ("slow.res3.blocks.1.conv2.conv", lambda: convolution(groups=2)),
+    "reflecting": ("slow.res3.blocks.1.conv2.conv", lambda: convolution(padding_mode="reflect")),
+    "padding in words": ("slow.res3.blocks.1.conv2.conv", lambda: convolution(padding="same")),
+    "all axes": ("slow.res3.blocks.1.conv2.conv", lambda: convolution(kernel_size=3, padding=1)),
+    "sequential": ("slow.res3.blocks.1.conv2.conv", lambda: nn.Sequential(convolution())),
+    "block": ("slow.res3.blocks.1", nn.Identity),
+    "stage": ("slow.res3", lambda: nn.Conv3d(80, 128, 1, (1, 2, 2))),
+    "shortcut": ("slow.res3.blocks.0.shortcut", lambda: nn.Conv3d(80, 128, 1, (1, 2, 2))),
+    "pooling": ("fast.stem.pool1", lambda: nn.AvgPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
+    "pooling in time": ("fast.stem.pool1", lambda: nn.MaxPool3d(3, (1, 2, 2), 1)),
+    "lateral": ("lateral.res2", nn.Identity),
+    "norm": ("fast.stem.conv1.norm", lambda: nn.InstanceNorm3d(2, affine=True)),
+    "activation": ("fast.stem.conv1.act", nn.GELU),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_layers_are_refused(change: str) -> None:
+    """In words that name the layer, and never by another answer than the network's."""
+    model = small(SF)
+    path, make = CHANGES[change]
+    model.set_submodule(path, make())
+    with pytest.raises(TypeError, match=f"can be optimised.*; {path} (is another layer|has another form): "):
+        optimize_for_inference(model)
+
+
+def test_what_is_beside_the_layers_does_not_matter() -> None:
+    model = small(SF)
+    model.loss, model.head.fc = nn.CrossEntropyLoss(), nn.Sequential(nn.Linear(576, 20), nn.Tanh(), nn.Linear(20, 11))
+    model.slow.register_buffer("total_ops", torch.zeros(1))
+    with torch.no_grad():
+        assert_close(optimize_for_inference(model)(clip_for(model)), model(clip_for(model)))
+
+
+def test_narrower_layers() -> None:
+    """As pruning tools leave them: fewer channels in a lateral connection, and in what reads it."""
+    model = small(SF)
+    conv, norm = model.lateral.res3.fast_to_slow.conv, model.lateral.res3.fast_to_slow.norm
+    features = model.slow.res3.blocks[-1].conv3.conv.out_channels
+    keep = conv.out_channels // 2
+    model.lateral.res3.fast_to_slow.conv = nn.Conv3d(
+        conv.in_channels, keep, (5, 1, 1), (8, 1, 1), (2, 0, 0), bias=False
+    )
+    model.lateral.res3.fast_to_slow.norm = nn.BatchNorm3d(keep).eval()
+    for name in ("conv1", "shortcut"):
+        layer = getattr(model.slow.res4.blocks[0], name)
+        new = nn.Conv3d(
+            features + keep, layer.conv.out_channels, layer.conv.kernel_size, layer.conv.stride, layer.conv.padding
+        )
+        layer.conv = new
+    assert norm.num_features == 2 * keep
+    with torch.no_grad():
+        assert_close(optimize_for_inference(model)(clip_for(model)), model(clip_for(model)))
+
+
 def test_hooks_see_what_a_layer_gave() -> None:
     model = small("slow_r50_8x8")
     block = model.pathway.res2.blocks[1]

@@ -6,7 +6,6 @@ Each file is run and compared with the network before it gets its name.
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import importlib
 import json
@@ -28,12 +27,14 @@ from slowfast_zoo.models import FeatureNetwork, VideoNetwork
 from slowfast_zoo.models.network import MIN_SIDE
 
 from .network import labels_of, model_name
+from .optimize import copy_of
 from .telemetry import no_telemetry
 
 ExportFormat = Literal["torch", "onnx", "openvino"]
 ExportOutput = Literal["logits", "probabilities", "features"]
 
 METADATA_KEY = "slowfast_zoo"  # in ONNX and OpenVINO; a torch.export program has a file of this name with .json
+LEAST_OPSET = 18
 TOLERANCE = 1e-4  # of the largest output; float32 in another order differs by about 1e-6
 
 _SUFFIXES: dict[str, ExportFormat] = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}
@@ -100,7 +101,8 @@ def export_model(
         batch_size: clips in a batch; None leaves it open.
         size: height and width in pixels, or one number for both; None leaves them open.
         frames: frames of a clip; None takes the network's own.
-        opset: version of ONNX's operators; None takes the exporter's choice.
+        opset: version of ONNX's operators that the file is to have, from 18, or that OpenVINO's is made from; None is
+            the exporter's choice.
         pretrained: load the weights of a named network; False gives a random one.
         check: run the file at several sizes, and compare it with the network. Where the runtime is not installed there
             is a warning instead.
@@ -109,9 +111,11 @@ def export_model(
         The path.
 
     Raises:
-        ValueError: an unknown format, suffix, output or size, or a network without values.
+        ValueError: an unknown name, format, suffix, output, size or opset; a network without values, an optimised one,
+            or one that takes pairs of clips.
         TypeError: neither a name nor a network of this library.
         FileNotFoundError: the folder does not exist.
+        OSError: the folder cannot be written to.
         MissingDependencyError: the exporter is not installed.
         ExportError: the network cannot be exported, or the file gives other results. There is no file then.
         WeightsError: the weights of a named network cannot be found or loaded.
@@ -150,12 +154,20 @@ def export_with_report(
     kind = _format_of(target, format)
     if opset is not None and kind == "torch":
         raise ValueError("opset is for ONNX and OpenVINO, not for a torch.export program")
+    if opset is not None and not _is_integer(opset, LEAST_OPSET):
+        raise ValueError(
+            f"opset is an integer from {LEAST_OPSET}, in which PyTorch's exporter writes and from which it does not go "
+            f"down, or None, not {opset!r}"
+        )
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {os.fspath(target.parent)!r} to write {target.name!r} into")
-    if target.is_dir():
-        raise ValueError(f"{os.fspath(target)!r} is a folder, not a file")
+    for file in (target, target.with_suffix(".bin")) if kind == "openvino" else (target,):
+        if file.is_dir():
+            raise ValueError(f"{os.fspath(file)!r} is a folder, not a file")
     for package in _WRITERS[kind]:
         _import(package, f"exporting to {kind}")
+    if opset is not None and opset > (newest := _import("onnx.defs", "exporting").onnx_opset_version()):
+        raise ValueError(f"the onnx that is installed knows opsets up to {newest}, not {opset}")
     model = create_model(model_or_name, pretrained) if isinstance(model_or_name, str) else model_or_name
     graph = _Graph(model, output, out_indices)
     shape = _Shape.of(graph.config, batch_size, size, frames)
@@ -201,7 +213,7 @@ class _Graph(nn.Module):
         super().__init__()
         if not isinstance(model, (VideoNetwork, FeatureNetwork)):
             raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
-        if any(p.is_meta for p in model.parameters()):
+        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("the network is on the meta device and has no values to export")
         if (model.network if isinstance(model, FeatureNetwork) else model).optimized:
             raise ValueError("export the network that this one was made from: runtimes optimise it themselves")
@@ -219,7 +231,7 @@ class _Graph(nn.Module):
             raise ValueError("a network on optical flow takes pairs of clips, which are not exported")
         self.name = model_name(model)
         self.metadata = _metadata(model, output)
-        network: Any = copy.deepcopy(model).cpu().float().eval()
+        network: Any = copy_of(model).cpu().float().eval()
         if output == "features" and not is_features:
             network = FeatureNetwork(network, out_indices)
         self.network: Any = network
@@ -389,6 +401,10 @@ def _onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadat
         opset_version=opset,
     )
     model = exported.model_proto
+    # The exporter tells nobody but a logger when it cannot convert.
+    written = next(known.version for known in model.opset_import if known.domain in ("", "ai.onnx"))
+    if opset is not None and written != opset:
+        raise ExportError(f"PyTorch's exporter wrote opset {written}, not the {opset} that was asked for")
     # The exporter calls open axes s53, s47, ... and computes with these names in the outputs.
     names = {}
     for value, sizes in zip(model.graph.input, inputs.values(), strict=True):
@@ -438,8 +454,11 @@ def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | 
     for seed, sizes in enumerate(((1, crop, crop), (3, 64, 112)), start=1):
         inputs = shape.example(graph, *sizes, seed=seed)
         at = " x ".join(map(str, inputs["clip"].shape))
-        with torch.no_grad():
-            expected = _as_tuple(graph(*inputs.values()))
+        try:
+            with torch.no_grad():
+                expected = _as_tuple(graph(*inputs.values()))
+        except Exception as error:  # what a changed layer raises
+            raise ExportError(f"{graph.name} itself does not run on a clip of {at}: {_reason(error)}") from error
         try:
             given = run(inputs)
         except Exception as error:

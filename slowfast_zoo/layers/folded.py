@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import ConvNorm, runs_on_cpu, unflatten
-from .folded_conv import FoldedConv, Size, constant, fold, fold_apart, folded_weight, has_relu
+from .conv import ConvNorm
+from .folded_conv import FoldedConv, Size, constant, fold, fold_apart, folded_weight, has_relu, unflatten
 from .non_local import NonLocal
-from .onednn import conv2d, pack, uses_onednn
+from .onednn import conv2d, pack, runs_on_cpu, uses_onednn
 from .residual import Bottleneck
 from .stem import Stem
 

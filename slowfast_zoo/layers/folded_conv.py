@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from . import winograd
-from .conv import ConvNorm, as_images, as_planes, channels_last, from_images, from_planes
+from .conv import ConvNorm
 from .onednn import Pair, conv2d, has_onednn, pack, uses_onednn
 
 Size = tuple[int, int, int]  # T, H, W
@@ -345,3 +345,37 @@ def _kind(conv: nn.Conv3d, dtype: torch.dtype, size: Size) -> type[FoldedConv] |
 def constant(tensor: Tensor) -> nn.Parameter:
     """A parameter that is not learnt."""
     return nn.Parameter(tensor, requires_grad=False)
+
+
+# Channels-last memory and its views. The channels are moved to where they lie in memory first: otherwise a batch of one
+# gets a stride by which PyTorch no longer knows the memory as channels-last.
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x, with the channels, its second axis, last in memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def as_images(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B T, C, H, W)."""
+    return x.movedim(1, -1).flatten(0, 1).movedim(-1, 1)
+
+
+def from_images(x: Tensor, frames: int) -> Tensor:
+    """(B T, C, H, W) -> (B, C, T, H, W)."""
+    return unflatten(x.movedim(1, -1), 0, (-1, frames)).movedim(-1, 1)
+
+
+def as_planes(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B, C, T, H W)."""
+    return x.movedim(1, -1).flatten(2, 3).movedim(-1, 1)
+
+
+def from_planes(x: Tensor, width: int) -> Tensor:
+    """(B, C, T, H W) -> (B, C, T, H, W)."""
+    return unflatten(x.movedim(1, -1), 2, (-1, width)).movedim(-1, 1)
+
+
+def unflatten(x: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    """Tensor.unflatten, typed."""
+    return x.unflatten(axis, sizes)  # type: ignore[no-any-return, no-untyped-call]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class ClassifierHead(nn.Module):
     def _pool_one(self, x: Tensor) -> Tensor:
         if self.window is None:
             return x.mean(dim=(2, 3, 4)).unsqueeze(1)
-        return _window_averages(x.mean(dim=2), self.window).flatten(2).transpose(1, 2)
+        return window_averages(x.mean(dim=2), self.window).flatten(2).transpose(1, 2)
 
     def positions(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits of each window position: (B, P, num_classes)."""
@@ -53,14 +54,21 @@ class ClassifierHead(nn.Module):
         return pooled if pre_logits else self.fc(self.dropout(pooled))
 
 
-def _window_averages(plane: Tensor, window: int) -> Tensor:
+@torch.fx.wrap  # a traced graph calls it: what it does depends on the size
+def window_averages(plane: Tensor, window: int) -> Tensor:
     """(B, C, H, W) -> the average of each window, along an axis shorter than the window that of the whole axis."""
     size: Any = plane.shape
     height, width = size[-2:]
-    if not torch.compiler.is_exporting():
+    if not (torch.compiler.is_exporting() or torch.jit.is_tracing()):  # type: ignore[no-untyped-call,attr-defined]
         return F.avg_pool2d(plane, (min(window, height), min(window, width)), stride=1)
-    # An exported program is for every size, and a kernel is fixed. So a small map gets zeros up to the window's size,
-    # and what they took from the average is given back. (The ONNX exporter leaves out divisor_override.)
-    plane = F.pad(plane, (0, torch.sym_max(window - width, 0), 0, torch.sym_max(window - height, 0)))
-    filled: Any = window * window / (torch.sym_min(window, height) * torch.sym_min(window, width))
+    # A program or a traced graph is for every size, and a kernel is fixed. So a small map gets zeros up to the window's
+    # size, and what they took from the average is given back. (The ONNX exporter leaves out divisor_override.)
+    missing_height, missing_width = _beyond_zero(window - height), _beyond_zero(window - width)
+    plane = F.pad(plane, (0, missing_width, 0, missing_height))
+    filled = window * window / ((window - missing_height) * (window - missing_width))
     return F.avg_pool2d(plane, window, stride=1).mul(filled)
+
+
+def _beyond_zero(count: Any) -> Any:
+    """max(count, 0) of a number that a tracer watches: torch.jit's is a tensor, torch.export's is symbolic."""
+    return count.clamp(min=0) if isinstance(count, Tensor) else torch.sym_max(count, 0)

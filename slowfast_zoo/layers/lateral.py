@@ -12,11 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from .conv import ConvNorm
+
+torch.fx.wrap("rearrange")  # a traced graph calls it: what it does depends on the shape
 
 
 class LateralConnection(nn.Module):
@@ -27,11 +30,15 @@ class LateralConnection(nn.Module):
         fast_extra: channels that it adds to the Fast pathway.
         apart: give (features, added features) for those with added channels, instead of one tensor. In an optimised
             network, whose next layer takes both and spares the copy.
+        channels_last: the maps are in channels-last memory, as in an optimised network.
+        resizes: the pathways' maps differ in height and width, as with a Fast pathway on frames at half resolution.
     """
 
     slow_extra: int = 0
     fast_extra: int = 0
     apart: bool = False
+    channels_last: bool = False
+    resizes: bool = False
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         return slow, fast
@@ -39,10 +46,15 @@ class LateralConnection(nn.Module):
     def _with_added(self, features: Tensor, added: Tensor) -> Any:
         if self.apart:
             return features, added
-        if all(x.is_contiguous(memory_format=torch.channels_last_3d) for x in (features, added)):
-            # As rows of channels they are copied much faster.
+        if self.channels_last:  # as rows of channels they are copied much faster
             return torch.cat((features.movedim(1, -1), added.movedim(1, -1)), dim=-1).movedim(-1, 1)
         return torch.cat((features, added), dim=1)
+
+    def _resized(self, x: Tensor, other: Tensor) -> Tensor:
+        """x, by nearest neighbours of the height and width of ``other`` where they differ."""
+        if not self.resizes:
+            return x
+        return F.interpolate(x, size=(x.shape[2], other.shape[3], other.shape[4]), mode="nearest")
 
 
 class TimeToChannel(LateralConnection):
@@ -62,7 +74,7 @@ class TimeToChannel(LateralConnection):
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         packed = rearrange(fast, "b c (t a) h w -> b (a c) t h w", a=self.alpha)
-        packed = _resize_like(packed, slow)
+        packed = self._resized(packed, slow)
         return slow + packed if self.add else self._with_added(slow, packed), fast
 
 
@@ -80,7 +92,7 @@ class TimeStridedSample(LateralConnection):
         self.slow_extra = fast_channels
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
-        return self._with_added(slow, _resize_like(fast[:, :, :: self.alpha], slow)), fast
+        return self._with_added(slow, self._resized(fast[:, :, :: self.alpha], slow)), fast
 
 
 class TimeStridedConv(LateralConnection):
@@ -102,7 +114,7 @@ class TimeStridedConv(LateralConnection):
         )
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
-        return self._with_added(slow, _resize_like(self.fast_to_slow(fast), slow)), fast
+        return self._with_added(slow, self._resized(self.fast_to_slow(fast), slow)), fast
 
 
 class Bidirectional(TimeStridedConv):
@@ -132,11 +144,4 @@ class Bidirectional(TimeStridedConv):
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         held = self.slow_to_fast(slow).repeat_interleave(self.alpha, dim=2)  # (B, beta C, alpha T, H, W)
         fused, _ = super().forward(slow, fast)
-        return fused, self._with_added(fast, _resize_like(held, fast))
-
-
-def _resize_like(x: Tensor, other: Tensor) -> Tensor:
-    """Nearest-neighbour resize of the plane, for a Fast pathway that sees frames at half resolution."""
-    if x.shape[-2:] == other.shape[-2:]:
-        return x
-    return F.interpolate(x, size=(x.shape[2], *other.shape[-2:]), mode="nearest")
+        return fused, self._with_added(fast, self._resized(held, fast))

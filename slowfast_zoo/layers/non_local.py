@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from .conv import Conv3d
 
 Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 INSTANTIATIONS: tuple[str, ...] = get_args(Instantiation)
@@ -52,15 +51,15 @@ class NonLocal(nn.Module):
         self.scale = inner**-0.5 if scaled else 1.0
         self.pool = pool
         self.pool_first = pool_first
-        self.g = Conv3d(channels, inner, 1)
+        self.g = nn.Conv3d(channels, inner, 1)
         if instantiation != "gaussian":
-            self.theta = Conv3d(channels, inner, 1)
-            self.phi = Conv3d(channels, inner, 1)
+            self.theta = nn.Conv3d(channels, inner, 1)
+            self.phi = nn.Conv3d(channels, inner, 1)
         if instantiation == "concatenation":
             # w . [theta, phi] is a sum of two dot products, so no pair is ever concatenated in memory.
-            self.w_theta = Conv3d(inner, 1, 1, bias=False)
-            self.w_phi = Conv3d(inner, 1, 1, bias=False)
-        self.out = Conv3d(inner, channels, 1, bias=out_bias)
+            self.w_theta = nn.Conv3d(inner, 1, 1, bias=False)
+            self.w_phi = nn.Conv3d(inner, 1, 1, bias=False)
+        self.out = nn.Conv3d(inner, channels, 1, bias=out_bias)
         self.norm = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,20 +72,10 @@ class NonLocal(nn.Module):
         weights = self._weights(x, phi.flatten(2))  # (B, N, M): N queries, M keys
         values = self._project(self.g, x, keys).flatten(2)  # (B, inner, M)
         y = torch.matmul(values, weights.transpose(1, 2))  # (B, inner, N)
-        return y.reshape(*y.shape[:2], *x.shape[2:])  # (B, inner, T, H, W)
+        return y.reshape(y.shape[0], y.shape[1], x.shape[2], x.shape[3], x.shape[4])  # (B, inner, T, H, W)
 
     def _pool(self, x: Tensor) -> Tensor:
-        if max(self.pool) == 1:
-            return x
-        # An axis shorter than its pooling window, as in a small clip, is pooled whole.
-        if torch.compiler.is_exporting():
-            # An exported program is for every height and width, and a kernel is fixed: the short axis is lengthened.
-            window = (min(self.pool[0], x.shape[2]), *self.pool[1:])
-            missing: Any = [torch.sym_max(p - size, 0) for p, size in zip(window[1:], x.shape[3:], strict=True)]
-            x = F.pad(x, (0, missing[1], 0, missing[0]), value=float("-inf"))
-            return F.max_pool3d(x, window, window)
-        pool = [min(p, size) for p, size in zip(self.pool, x.shape[2:], strict=True)]
-        return F.max_pool3d(x, pool, pool)
+        return x if max(self.pool) == 1 else pool_keys(x, self.pool)
 
     def _project(self, conv: nn.Module, x: Tensor, keys: Tensor) -> Tensor:
         return conv(keys) if self.pool_first else self._pool(conv(x))
@@ -96,13 +85,23 @@ class NonLocal(nn.Module):
             return torch.matmul(x.flatten(2).transpose(1, 2), phi).softmax(dim=-1)
         theta: Tensor = self.theta(x)
         if self.instantiation == "concatenation":
-            if torch.compiler.is_exporting():  # which would leave out a batch of one, for this convolution's strides
-                to_phi = torch.matmul(self.w_phi.weight.flatten(1), phi)  # (B, 1, M)
-            else:
-                to_phi = self.w_phi(phi[..., None, None]).flatten(2)
+            to_phi = self.w_phi(phi[..., None, None]).flatten(2)  # (B, 1, M)
             sums: Tensor = self.w_theta(theta).flatten(2).transpose(1, 2) + to_phi  # (B, N, M)
             return sums.relu() / sums.shape[2]
         # Scaled before the product, which would overflow in float16 otherwise.
         scale = 1 / phi.shape[2] if self.instantiation == "dot_product" else self.scale
         pairs = torch.matmul((theta * scale).flatten(2).transpose(1, 2), phi)
         return pairs if self.instantiation == "dot_product" else pairs.softmax(dim=-1)
+
+
+@torch.fx.wrap  # a traced graph calls it: what it does depends on the size
+def pool_keys(x: Tensor, pool: tuple[int, int, int]) -> Tensor:
+    """Max pooling of (B, C, T, H, W); an axis shorter than its window, as in a small clip, is pooled whole."""
+    if torch.compiler.is_exporting():
+        # An exported program is for every height and width, and a kernel is fixed: the short axis is lengthened.
+        window = (min(pool[0], x.shape[2]), *pool[1:])
+        missing: Any = [torch.sym_max(p - size, 0) for p, size in zip(window[1:], x.shape[3:], strict=True)]
+        x = F.pad(x, (0, missing[1], 0, missing[0]), value=float("-inf"))
+        return F.max_pool3d(x, window, window)
+    short = [min(p, size) for p, size in zip(pool, x.shape[2:], strict=True)]
+    return F.max_pool3d(x, short, short)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .conv import runs_on_cpu
-
 Pair = tuple[int, int]
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def conv2d(
@@ -49,6 +49,14 @@ def uses_onednn(x: Tensor, add_to: Tensor | None = None) -> bool:
         return False
     # Of one channel the two orders of memory look alike, and the wrong one is taken.
     return x.shape[0] > 0 and x.shape[1] > 1 and has_onednn(x.dtype)
+
+
+def runs_on_cpu(x: Tensor) -> bool:
+    """Whether x is computed with here and now, on a CPU: not by a compiler, for export, or for its shape alone."""
+    if torch.compiler.is_compiling():
+        return False
+    traced: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
+    return x.device.type == "cpu" and _HAS_ONEDNN and not traced
 
 
 def _onednn_conv2d(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,16 +56,13 @@ class RoIHead(nn.Module):
 
     def pool(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
         """One (B, C_p, T_p, H, W) map a pathway, and boxes as :func:`as_rois` gives them -> (K, in_features)."""
-        require_torchvision()
-        from torchvision.ops import roi_align
-
         frames = [x.mean(dim=2) if self.temporal_pool == "avg" else x.amax(dim=2) for x in maps]
         plane = torch.cat(frames, dim=1)  # (B, C, H, W)
         # In float32: RoIAlign lacks bfloat16 on the CPU, and boxes in half precision would be off by pixels.
-        grid: Tensor = roi_align(plane.float(), rois, self.resolution, self.spatial_scale, 0, self.aligned)
+        grid = align(plane.float(), rois, self.resolution, self.spatial_scale, self.aligned)
         pooled = grid.amax(dim=(2, 3)).to(plane.dtype)  # (K, C) from (K, C, resolution, resolution)
         if self.context:
-            whole = _grid_averages(plane, self.resolution).amax(dim=(2, 3))  # (B, C)
+            whole = grid_averages(plane, self.resolution).amax(dim=(2, 3))  # (B, C)
             pooled = torch.cat((pooled, whole[rois[:, 0].long()]), dim=1)
         return pooled
 
@@ -74,7 +72,26 @@ class RoIHead(nn.Module):
         return pooled if pre_logits else self.fc(self.dropout(pooled))
 
 
-def _grid_averages(plane: Tensor, resolution: int) -> Tensor:
+# Traced graphs call these functions: what they do depends on sizes and values.
+
+
+@torch.fx.wrap
+def align(plane: Tensor, rois: Tensor, resolution: int, scale: float, aligned: bool) -> Tensor:
+    """RoIAlign: (B, C, H, W), (K, 5) -> (K, C, resolution, resolution)."""
+    tracer: Any = torch._C
+    traced = tracer._get_tracing_state()
+    tracer._set_tracing_state(None)
+    try:
+        require_torchvision()  # which cannot be imported for the first time while torch.jit traces
+    finally:
+        tracer._set_tracing_state(traced)
+    from torchvision.ops import roi_align
+
+    return roi_align(plane, rois, resolution, scale, 0, aligned)  # type: ignore[no-any-return]
+
+
+@torch.fx.wrap
+def grid_averages(plane: Tensor, resolution: int) -> Tensor:
     """Adaptive average pooling: (B, C, H, W) -> (B, C, resolution, resolution)."""
     if not torch.compiler.is_exporting():
         return F.adaptive_avg_pool2d(plane, resolution)

@@ -30,7 +30,6 @@ _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 
 # With fewer, combining takes as long as is spared. Measured on two cores with AVX2.
 _LEAST_TEMPORAL = 128  # channels on either side of a temporal kernel
-_LEAST_TRAINED = 256  # the same in training, where the kernel is combined at every step
 _LEAST_SPATIAL = (256, 12)  # channels on either side of a spatial kernel, and columns
 _LEAST_SPARED = 0.35  # of the multiplications: not five frames, for which two tiles take twelve of thirteen
 _PART_BYTES = 8 << 20  # of combined inputs to have at once
@@ -56,16 +55,16 @@ _COLLECT, _KERNEL, _COMBINE = _toom_cook()
 _KERNEL_ROWS, _TAPS_ROWS = _KERNEL.tolist(), np.linalg.pinv(_KERNEL).tolist()
 
 
-def pays(conv: nn.Conv3d, size: tuple[int, int, int], *, training: bool = False) -> bool:
+def pays(conv: nn.Conv3d, size: tuple[int, int, int]) -> bool:
     """Whether the convolution of inputs of T, H, W, in float32 on a CPU, is faster by this algorithm."""
     if conv.stride != (1, 1, 1) or conv.dilation != (1, 1, 1) or conv.groups != 1 or conv.padding_mode != "zeros":
         return False
     fewest = min(conv.in_channels, conv.out_channels)
     if conv.kernel_size == (3, 1, 1) and conv.padding == (1, 0, 0):
-        return fewest >= (_LEAST_TRAINED if training else _LEAST_TEMPORAL) and _spared(size[0]) >= _LEAST_SPARED
+        return fewest >= _LEAST_TEMPORAL and _spared(size[0]) >= _LEAST_SPARED
     if conv.kernel_size == (1, 3, 3) and conv.padding == (0, 1, 1):
         enough = fewest >= _LEAST_SPATIAL[0] and size[2] >= _LEAST_SPATIAL[1]
-        return not training and enough and _spared(size[2]) >= _LEAST_SPARED
+        return enough and _spared(size[2]) >= _LEAST_SPARED
     return False
 
 
@@ -73,71 +72,6 @@ def _spared(length: int) -> float:
     """The share of the multiplications that the algorithm spares on an axis of that length."""
     plain = _TAPS * length - 2  # the padding is not multiplied
     return 1 - PRODUCTS * tiles(length) / plain
-
-
-class TemporalFilter(torch.autograd.Function):
-    """The convolution of (B, C, T, N), channels last, with a kernel (C', C, 3, 1), and its gradients. In float32."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> Tensor:
-        _, collect = matrices(x.shape[2])
-        kernel = _grouped(weight)
-        out = []
-        for clip in x:  # one by one: several would be copied first
-            y = F.conv2d(_combined(clip), kernel, groups=PRODUCTS)
-            out.append(torch.matmul(collect, _rows(y, collect.shape[1])).transpose(0, 1))  # (T, N, C')
-        return torch.stack(out).movedim(-1, 1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
-            combine, collect = matrices(x.shape[2])
-            kernel = _grouped(weight)
-            settings: Any = None, (1, 1), (0, 0), (1, 1), False, (0, 0), PRODUCTS, (True, False, False)
-            grads_x, products = [], []
-            for clip, g in zip(x, grad.movedim(1, -1), strict=True):
-                seen = _combined(clip)  # (1, 6 C, N, tiles)
-                g = torch.matmul(collect.T, g.transpose(0, 1))  # (N, tiles 6, C')
-                g = g.view(1, len(g), -1, PRODUCTS * g.shape[2]).movedim(-1, 1)
-                if ctx.needs_input_grad[0]:
-                    y = torch.ops.aten.convolution_backward(g, seen, kernel, *settings)[0]
-                    grads_x.append(torch.matmul(combine.T, _rows(y, len(combine))).transpose(0, 1))
-                if ctx.needs_input_grad[1]:
-                    products.append(torch.bmm(_by_product(g).transpose(1, 2), _by_product(seen)))  # (6, C', C)
-            grad_x = torch.stack(grads_x).movedim(-1, 1) if grads_x else None
-            if not products:
-                return grad_x, None
-            taps = torch.tensordot(x.new_tensor(_KERNEL_ROWS).T, sum(products), 1)
-            return grad_x, taps.movedim(0, 2).unsqueeze(-1)
-
-
-def _grouped(weight: Tensor) -> Tensor:
-    """(C', C, 3, 1) -> (6 C', C, 1, 1), the kernel of the convolution in groups."""
-    return combined_kernel(weight[..., 0].movedim(2, 0)).flatten(0, 1)[..., None, None]
-
-
-def _combined(clip: Tensor) -> Tensor:
-    """(C, T, N) -> (1, 6 C, N, tiles), channels last."""
-    combine, _ = matrices(clip.shape[1])
-    y = torch.matmul(combine, clip.permute(2, 1, 0))  # (N, tiles 6, C)
-    return y.view(1, len(y), -1, PRODUCTS * y.shape[2]).movedim(-1, 1)
-
-
-def _rows(y: Tensor, count: int) -> Tensor:
-    """(1, 6 C, N, tiles) -> (N, tiles 6, C)."""
-    return y.movedim(1, -1).reshape(y.shape[2], count, -1)
-
-
-def _by_product(y: Tensor) -> Tensor:
-    """(1, 6 C, N, tiles) -> (6, N tiles, C)."""
-    return y.movedim(1, -1).reshape(y.shape[2] * y.shape[3], PRODUCTS, -1).transpose(0, 1)
 
 
 def with_bias(bias: Tensor) -> Tensor:

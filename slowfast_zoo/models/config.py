@@ -326,13 +326,7 @@ class SlowFastConfig(NetworkConfig):
             check.blocks_exist(self.non_local.fast_blocks, depths[1], "non_local fast_blocks")
 
     def slow_indices(self, clip_frames: int | None = None) -> tuple[int, ...]:
-        n = clip_frames or self.clip_frames
-        if self.slow_frames == "strided":
-            return tuple(range(0, n, self.alpha))
-        t = n // self.alpha
-        # linspace(0, n - 1, t), truncated, in exact arithmetic. Upstream's is in float32, which takes the frame before
-        # in rare clips of 22 Slow frames or more; no published network has so many.
-        return tuple(k * (n - 1) // max(t - 1, 1) for k in range(t))
+        return slow_indices(clip_frames or self.clip_frames, self.slow_frames, self.alpha)
 
     def __str__(self) -> str:
         return (
@@ -412,6 +406,16 @@ def config_from_dict(values: Mapping[str, Any]) -> SlowFastConfig | ResNet3DConf
         if family == config.family:
             return config().replace(**fields)
     raise ValueError(f"a configuration's family is 'slowfast' or 'resnet3d', not {family!r}")
+
+
+def slow_indices(frames: int, rule: SlowFrames, alpha: int) -> tuple[int, ...]:
+    """Which frames of a clip of so many the Slow pathway takes."""
+    if rule == "strided":
+        return tuple(range(0, frames, alpha))
+    t = frames // alpha
+    # linspace(0, frames - 1, t), truncated, in exact arithmetic. Upstream's is in float32, which takes the frame before
+    # in rare clips of 22 Slow frames or more; no published network has so many.
+    return tuple(k * (frames - 1) // max(t - 1, 1) for k in range(t))
 
 
 def block_kernels(entry: int | tuple[int, ...], depth: int) -> tuple[int, ...]:

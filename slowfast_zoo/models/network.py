@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,6 +20,8 @@ from .freezing import STAGE_PREFIX, keep_frozen
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+torch.fx.wrap("as_rois")  # a traced graph calls it: what it does depends on the boxes
 
 MIN_SIDE = 32  # five halvings leave one position
 
@@ -172,7 +175,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         return scores.mean(dim=1)
 
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-        maps = (features,) if isinstance(features, Tensor) else features
+        maps = features if isinstance(features, (tuple, list)) else (features,)
         # The head of an optimised network is in float32, whatever the other layers compute in.
         return [x.to(self._head_dtype()) for x in maps] if self.optimized else maps
 
@@ -212,6 +215,15 @@ class VideoNetwork(nn.Module, Generic[Config]):
         for module in self.modules():
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
+
+    def set_inplace_relu(self, enable: bool = True) -> None:
+        """Whether ReLUs overwrite their input, as they do in a new network; it makes no difference to what is computed.
+
+        Without it, hooks and tools that attribute outputs to layers see each layer's output as it was given.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = enable
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -307,15 +319,11 @@ class VideoNetwork(nn.Module, Generic[Config]):
             raise TypeError(f"{given!r} is a {type(model).__name__}, not a {cls.__name__}")
         return model
 
-    def _given_out(self, maps: Maps, clip: Tensor) -> Maps:
-        """Feature maps as they are handed out: contiguous if the clip is, whatever the layers prefer."""
-        if self.optimized or _is_channels_last(clip):
-            return maps
-        return tuple(x.contiguous() for x in maps)
-
     # -- input -------------------------------------------------------------------------------------------------------
 
     def _check_boxes(self, boxes: Boxes | None) -> None:
+        if is_traced(boxes):  # and may be left out when the graph is called
+            return
         if self.config.roi is None and boxes is not None:
             raise ValueError(f"this network classifies clips and takes no boxes; those named *_det do. {self.config}")
         if self.config.roi is not None and boxes is None:
@@ -338,8 +346,11 @@ class VideoNetwork(nn.Module, Generic[Config]):
     def _check_frames(self, frames: Any, what: str, channels: int, multiple: int) -> Tensor:
         """One tensor of frames, checked in words.
 
-        An exported program is exempt: there the checks would turn into constraints on its dynamic sizes.
+        An exported program is exempt: there the checks would turn into constraints on its dynamic sizes. So is a graph
+        that torch.fx traces, where there are no sizes yet.
         """
+        if is_traced(frames):
+            return frames  # type: ignore[no-any-return]
         if not isinstance(frames, Tensor):
             raise TypeError(f"{what} is a torch.Tensor, not {type(frames).__name__}. {self.config}")
         x = frames
@@ -417,6 +428,10 @@ class FeatureNetwork(nn.Module):
         """See :meth:`VideoNetwork.set_grad_checkpointing`."""
         self.network.set_grad_checkpointing(enable)
 
+    def set_inplace_relu(self, enable: bool = True) -> None:
+        """See :meth:`VideoNetwork.set_inplace_relu`."""
+        self.network.set_inplace_relu(enable)
+
     def forward(self, clip: Clip) -> list[Tensor | Maps]:
         """Feature maps of clips (B, in_chans, alpha T, H, W), one entry a stage of ``out_indices``.
 
@@ -428,13 +443,9 @@ class FeatureNetwork(nn.Module):
         return [m if len(m) > 1 else m[0] for m in maps]
 
 
-def keep_channels_last(x: Tensor, source: Tensor) -> Tensor:
-    """x in channels-last memory if ``source`` is; some backends answer a channels-last input otherwise."""
-    return x.contiguous(memory_format=torch.channels_last_3d) if _is_channels_last(source) else x
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+def is_traced(x: Any) -> bool:
+    """Whether torch.fx is tracing a graph, in which x stands for what it will be given."""
+    return isinstance(x, torch.fx.Proxy)
 
 
 def _inside(prefix: str, info: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from .config import FEATURE_NAMES, ResNet3DConfig
-from .network import Clip, Maps, VideoNetwork, init_weights, keep_channels_last
+from .network import Clip, Maps, VideoNetwork, init_weights
 from .pathway import Pathway
 
 
@@ -52,12 +52,12 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
         if isinstance(clip, (tuple, list)) and len(clip) == 1:  # as other projects' pipelines hand over one pathway
             clip = clip[0]
         multiple = self.config.alpha * self.config.temporal_reduction
-        x = frames = self._check_frames(clip, "clip", self.config.in_chans, multiple)
+        x = self._check_frames(clip, "clip", self.config.in_chans, multiple)
         maps: dict[int, Maps] = {}
         for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):
-            x = keep_channels_last(getattr(self.pathway, stage)(x), frames)
+            x = getattr(self.pathway, stage)(x)
             if i in out_indices:
-                maps[i] = self._given_out((x,), frames)
+                maps[i] = (x,)
             if stage == "res2":
                 x = self.temporal_pool(x)
         return [maps[i] for i in out_indices]

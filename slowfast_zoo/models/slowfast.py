@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from slowfast_zoo.layers import (
@@ -17,8 +18,8 @@ from slowfast_zoo.layers import (
     weaken,
 )
 
-from .config import FEATURE_NAMES, SlowFastConfig
-from .network import Clip, Maps, VideoNetwork, init_weights, keep_channels_last
+from .config import FEATURE_NAMES, SlowFastConfig, SlowFrames, slow_indices
+from .network import Clip, Maps, VideoNetwork, init_weights
 from .pathway import Pathway
 
 
@@ -85,14 +86,13 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
         init_weights(self)
 
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
-        frames, fast = self.pathway_inputs(clip)  # (B, C, T, H, W), (B, C', alpha T, H, W)
-        slow = frames
+        slow, fast = self.pathway_inputs(clip)  # (B, C, T, H, W), (B, C', alpha T, H, W)
         maps: dict[int, Maps] = {}
         for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):
-            slow = keep_channels_last(getattr(self.slow, stage)(slow), frames)
-            fast = keep_channels_last(getattr(self.fast, stage)(fast), frames)
+            slow = getattr(self.slow, stage)(slow)
+            fast = getattr(self.fast, stage)(fast)
             if i in out_indices:
-                maps[i] = self._given_out((slow, fast), frames)
+                maps[i] = slow, fast
             if i < max(out_indices):
                 slow, fast = self.lateral[stage](slow, fast)
         return [maps[i] for i in out_indices]
@@ -142,13 +142,29 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
             )
         else:
             fast = self._check_frames(clip, "clip", channels, config.alpha)
-            # Slices, not an index tensor: they need no constant on the right device, and export as plain slicing.
-            slow = torch.cat([fast[:, :, i : i + 1] for i in config.slow_indices(fast.shape[2])], dim=2)
-        return slow, weaken(fast, config.fast_input)
+            slow = take_slow_frames(fast, config.slow_frames, config.alpha)
+        return slow, fast if config.fast_input in ("rgb", "flow") else weaken(fast, config.fast_input)
+
+
+# Graphs of torch.fx call these functions: what they do depends on the clip's shape.
+torch.fx.wrap("weaken")
+
+
+@torch.fx.wrap
+def take_slow_frames(clip: Tensor, rule: SlowFrames, alpha: int) -> Tensor:
+    """The Slow pathway's frames (B, C, T, H, W) of a clip (B, C, alpha T, H, W)."""
+    # Slices, not an index tensor: they need no constant on the right device, and export as plain slicing.
+    return torch.cat([clip[:, :, i : i + 1] for i in slow_indices(clip.shape[2], rule, alpha)], dim=2)
 
 
 def _lateral_connection(config: SlowFastConfig, channels: int) -> LateralConnection:
     """The lateral connection after a stage with so many Slow channels."""
+    connection = _connection(config, channels)
+    connection.resizes = config.fast_input == "rgb_half"
+    return connection
+
+
+def _connection(config: SlowFastConfig, channels: int) -> LateralConnection:
     fast_channels, alpha = config.fast_channels(channels), config.alpha
     kernel, ratio, norm = config.lateral_kernel, config.lateral_ratio, config.lateral_norm
     if config.fusion == "time_strided_conv":
