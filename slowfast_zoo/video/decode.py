@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import struct
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -319,8 +320,11 @@ class VideoReader:
     def _pixel_aspect(self, frame: VideoFrame) -> float:
         told = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
         aspect = float(told) if told and told > 0 else 1.0
-        is_turned = self.height != self.width and (self.height, self.width) == (frame.width, frame.height)
-        return 1 / aspect if is_turned else aspect
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return aspect
+        a, b = struct.unpack_from("=2i", bytes(matrix))
+        return 1 / aspect if abs(b) > abs(a) else aspect
 
     def _find_clock(self) -> None:
         """Duration and frame rate, and whether the stamps are a clock at all."""
@@ -378,12 +382,12 @@ class VideoReader:
         return read_clock(packets, first, self._tick, self.fps, can_join=self._file.format.name in _JOINABLE)
 
     def _lacks_pts(self) -> bool:
-        """Whether FFmpeg only guesses when frames are shown, and where there are B-frames may guess wrongly.
+        """Whether FFmpeg only guesses when frames are shown: wrongly in AVI, elsewhere maybe where there are B-frames.
 
         Frames then go by the time of decoding, which they get in the order of presentation, all with the same delay.
         """
         container = self._file.format.name
-        if container not in _WITHOUT_PTS or not self._stream.codec_context.has_b_frames:
+        if container not in _WITHOUT_PTS or not (container == "avi" or self._stream.codec_context.has_b_frames):
             return False
         packets = itertools.islice(self._packets(), 64)
         stamps = [(packet.pts, packet.dts) for packet in packets if packet.pts is not None and packet.dts is not None]
@@ -426,6 +430,7 @@ class VideoReader:
 
     def _last_packet_end(self) -> float | None:
         end: float | None = None
+        latest = 0.0
         for packet in self._packets():
             if packet.size == 0 or packet.is_discard:
                 continue
@@ -434,7 +439,12 @@ class VideoReader:
                 end = None if end is None and self._timed else (end or 0.0) + 1 / self.fps
             else:
                 length = packet.duration * self._tick if packet.duration else 1 / self.fps
+                latest = max(latest, (stamp - self._origin) * self._tick)
                 end = max(end or 0.0, (stamp - self._origin) * self._tick + length)
+        # With B-frames, what MP4 says of a packet is the time until the next one is decoded.
+        if end is not None and self._stream.duration is not None and self._stream.codec_context.has_b_frames:
+            told = self._stream.duration * self._tick
+            return told if latest < told < end else end
         return end
 
     # Decoding

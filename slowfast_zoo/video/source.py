@@ -49,6 +49,7 @@ class VideoSource(Protocol):
         name: the video as the caller named it (:func:`video_name`).
         duration: seconds from the first frame to the end of the last one.
         fps: nominal frame rate.
+        pixel_aspect: width of a pixel divided by its height.
         width: width of the frames, in pixels.
         height: height of the frames, in pixels.
         frames_decoded: how often a frame was decoded so far.
@@ -57,6 +58,7 @@ class VideoSource(Protocol):
     name: str
     duration: float
     fps: float
+    pixel_aspect: float
     width: int
     height: int
     frames_decoded: int
@@ -194,6 +196,7 @@ class FrameSequence:
         if not is_positive(fps):
             raise ValueError(f"fps must be a number above 0, not {fps!r}")
         self.name = name
+        self.pixel_aspect = 1.0
         self.fps = float(fps)
         self.duration = count / self.fps
         self.frames_decoded = 0

@@ -163,7 +163,7 @@ def _usual_step(shown: Sequence[StoredPacket], tick: float, fps: float) -> float
     steps = [after - before for before, after in pairwise(stamps) if 0 < after - before <= _LEAP / tick]
     if 2 * len(steps) > len(shown):
         # The mean where steps differ by the rounding of stamps.
-        middle = statistics.median(steps)
+        middle = statistics.median_low(steps)
         near = [step for step in steps if abs(step - middle) <= max(1.0, 0.05 * middle)]
         return statistics.fmean(near)
     durations = [packet.duration for packet in shown if 0 < packet.duration <= _LEAP / tick]
