@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
@@ -241,3 +242,78 @@ def test_a_frame_that_windows_share_is_read_once() -> None:
     clips = list(in_one_pass(Lazy(), frame_at, lambda index: torch.tensor(index)))  # type: ignore[arg-type]
     assert [clip.tolist() for clip in clips] == [[int(t * 30 + 1e-6) for t in span.times] for span in spans]
     assert asked == sorted(set(asked))
+
+
+# Reading in about one pass
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".flv"])
+@pytest.mark.parametrize("kind", ["refreshed piece by piece", "one keyframe"])
+def test_clips_of_files_without_keyframes_are_read_in_about_one_pass(tmp_path: Path, suffix: str, kind: str) -> None:
+    options = {"g": "9999"} if kind == "one keyframe" else {"x264-params": "intra-refresh=1:keyint=20"}
+    path = write_video(tmp_path / f"a{suffix}", 240, options=options)
+    with VideoReader(path) as reader:
+        spans = sample_clips(reader.duration, 10, clip_frames=4, clip_stride=1)
+        found = [[read_code(frame) for frame in clip] for clip in reader.clips_at([span.times for span in spans])]
+        assert found == [[int(time * 30) for time in span.times] for span in spans]
+        assert reader.frames_decoded < 1.3 * 240
+
+
+@pytest.mark.parametrize("name", ["a.ts", "b.ts"])
+def test_jumps_in_transport_streams_land_on_keyframes(tmp_path: Path, name: str) -> None:
+    more = {"codec": "mpeg2video"} if name == "b.ts" else {}
+    path = write_video(tmp_path / name, 240, options={"g": "12", "bf": "2"}, **more)
+    with VideoReader(path) as reader:
+        opening = reader.frames_decoded
+        for index in (200, 60, 130):
+            assert read_code(reader.frames_at([(index + 0.5) / 30])[0]) == index
+        assert reader.frames_decoded - opening < 3 * (12 + 12)
+
+
+# Files that are cut
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("a.mp4", {"container_options": {"movflags": "faststart"}}),
+        ("b.mp4", {"container_options": {"movflags": "faststart"}, "options": {"bf": "2", "g": "10"}}),
+        ("c.flv", {}),
+        ("d.mkv", {"codec": "ffv1"}),
+    ],
+)
+def test_a_cut_file_gives_all_that_one_thread_gives(
+    tmp_path: Path, name: str, settings: dict[str, Any], threads: int
+) -> None:
+    path = write_video(tmp_path / name, 60, **settings)
+    content = path.read_bytes()
+    for part in (0.83, 0.9):
+        path.write_bytes(content[: int(len(content) * part)])
+        expected = []
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            with contextlib.suppress(av.FFmpegError):
+                for packet in container.demux(stream):
+                    with contextlib.suppress(av.FFmpegError):
+                        expected += [read_code_of(frame) for frame in packet.decode()]
+        assert len(expected) > 30
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with VideoReader(path, threads=threads) as reader:
+                assert [read_code(frame) for _, frame in reader.frames()] == expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"codec": "mjpeg", "pix_fmt": "yuvj422p"}, {"codec": "mpeg4", "options": {"g": "12"}}, {"options": {"bf": "0"}}],
+)
+def test_avi_that_leaves_frames_out_has_its_times(tmp_path: Path, settings: dict[str, Any]) -> None:
+    gaps = [1 + 3 * (index % 7 == 3) + 5 * (index == 20) for index in range(39)]
+    stamps = [0, *itertools.accumulate(gaps)]
+    path = write_video(tmp_path / "gaps.avi", 40, stamps=stamps, time_base=Fraction(1, 30), **settings)
+    with VideoReader(path) as reader:
+        shown = [(round(30 * time, 3), read_code(frame)) for time, frame in reader.frames()]
+        assert reader.duration == pytest.approx((stamps[-1] + 1) / 30)
+    assert shown == [(stamp, index) for index, stamp in enumerate(stamps)]

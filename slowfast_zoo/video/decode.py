@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import struct
 import time
 import warnings
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -320,7 +321,7 @@ class VideoReader:
     def _pixel_aspect(self, frame: VideoFrame) -> float:
         told = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
         aspect = float(told) if told and told > 0 else 1.0
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return aspect
         a, b = struct.unpack_from("=2i", bytes(matrix))
@@ -485,26 +486,42 @@ class VideoReader:
     def _pictures(self, from_start: bool) -> Iterator[VideoFrame]:
         """All frames that one decoding thread gives.
 
-        Of several threads, the one that meets damage takes with it what the others had decoded. The rest is then
-        decoded by one.
+        Of several threads, the one that meets damage takes with it what others had decoded, and may not even tell. The
+        rest is then decoded by one.
         """
-        given = 0
+        given, last, newest = 0, -math.inf, -math.inf
         sought = self._sought
-        for packet in self._packets():
+        is_drained, is_whole = False, True
+        for packet in itertools.chain(self._packets(), [None]):
+            if packet is not None and packet.pts is not None and packet.size and not packet.is_discard:
+                newest = max(newest, packet.pts)
             try:
-                frames = packet.decode()
+                # Where reading breaks off, the last, empty packet does not come.
+                frames = packet.decode() if packet else [] if is_drained else self._stream.decode(None)
+                is_drained = packet is not None and packet.size == 0
             except self._av.FFmpegError as error:
                 self._note_damage(reason(error))
-                if self._threads == 1:
-                    continue
-                self._threads = 1
-                self._open_again(sought)
-                yield from itertools.islice(self._pictures(from_start), given, None)
-                return
+                is_whole = False
+                if self._threads > 1:
+                    break
+                continue
             for frame in frames:
                 self.frames_decoded += 1
                 given += 1
+                last = last if frame.pts is None else frame.pts
                 yield frame
+        if self._joined is not None:
+            is_whole = is_whole and last == self._joined.stamps[-1]
+        elif newest > last:
+            is_whole = False
+        if self._threads > 1 and not is_whole:
+            self._threads = 1
+            self._open_again(sought)
+            rest = self._pictures(from_start)
+            if last == -math.inf or self._joined is not None:
+                yield from itertools.islice(rest, given, None)
+            else:
+                yield from (frame for frame in rest if frame.pts is None or frame.pts > last)
 
     def _open_again(self, sought: int | None) -> None:
         """The container afresh, where it was when reading began there, in the midst of reading."""
@@ -569,7 +586,8 @@ class VideoReader:
         if not self._seekable:
             return
         keyframe = None if self._clock is None else self._clock.keyframe_before(wanted)
-        if keyframe is not None and not getattr(self._stream, "index_entries", None):
+        # Other formats have an index, and some go by the time of display.
+        if keyframe is not None and self._file.format.name in _JOINABLE:
             yield keyframe[0]
         for margin in _SEEK_MARGINS:
             if self._seekable:

@@ -34,8 +34,9 @@ class LiveReader:
 
     Only the newest frames are kept: whoever takes them too slowly misses the oldest, and memory stays bounded.
     Iterating gives ``(seconds, frame)``: the time since the first frame by the stream's own time stamps (by the clock
-    where it has none, as cameras that send JPEGs over HTTP; where they start again, they are taken to go on), and uint8 RGB (3, H, W), upright, in the size
-    of the first frame. It ends when the stream ends. Frames that are damaged are left out.
+    where it has none, as cameras that send JPEGs over HTTP; where they start again, they are taken to go on), and uint8
+    RGB (3, H, W), upright, in the size of the first frame. It ends when the stream ends. Frames that are damaged are
+    left out.
 
     A file is not live: all that it holds comes at once, so read it with :func:`~slowfast_zoo.video.open_video`.
 
