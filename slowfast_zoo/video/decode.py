@@ -445,7 +445,8 @@ class VideoReader:
         # With B-frames, what MP4 says of a packet is the time until the next one is decoded.
         if end is not None and self._stream.duration is not None and self._stream.codec_context.has_b_frames:
             told = self._stream.duration * self._tick
-            return told if latest < told < end else end
+            # It is rounded, so small differences are none.
+            return told if latest < told < end - 0.5 / self.fps else end
         return end
 
     # Decoding
