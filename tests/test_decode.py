@@ -497,7 +497,7 @@ def test_without_pyav(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "vp9.webm", "mpeg4.avi", "animation_alpha.mov"])
-@pytest.mark.filterwarnings("ignore:.*is damaged:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*is damaged:RuntimeWarning", "ignore:the clock of video:RuntimeWarning")
 def test_changed_files_give_frames_or_an_error(tmp_path: Path, name: str) -> None:
     files = {name: fuzz_videos.write(tmp_path / name, **fuzz_videos.SEEDS[name])}
     path = tmp_path / f"changed_{name}"

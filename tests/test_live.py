@@ -10,16 +10,20 @@ import threading
 import tracemalloc
 import weakref
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import pytest
 import torch
-from videos import add_silence, read_code, write_audio_only, write_video
+from videos import add_silence, coded_image, read_code, write_audio_only, write_video
 
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.inference.stream import windows
+from slowfast_zoo.video import live
 from slowfast_zoo.video.decode import VideoReader
 from slowfast_zoo.video.live import LiveReader
 
@@ -33,9 +37,10 @@ class Stream:
     Attributes:
         parts: what it sends; with None among them, it has said that more would come.
         go: how many parts may be sent.
+        kind: what it says that it sends.
     """
 
-    def __init__(self, *parts: bytes | None, go: int = 99) -> None:
+    def __init__(self, *parts: bytes | None, go: int = 99, kind: str = "video/mp2t") -> None:
         stream, self.parts, self.go, self._changed = self, parts, go, threading.Condition()
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,7 +49,7 @@ class Stream:
 
             def do_GET(self) -> None:
                 self.send_response(200)
-                self.send_header("Content-Type", "video/mp2t")
+                self.send_header("Content-Type", kind)
                 if None in parts:
                     self.send_header("Content-Length", "1000000")
                 self.end_headers()
@@ -269,3 +274,23 @@ def test_closing_ends_the_iteration_in_another_thread(content: bytes) -> None:
         reader.close()
         taker.join(60)
         assert not taker.is_alive()
+
+
+def test_cameras_without_times_go_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec: Any = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = 128, 96, "yuvj420p", Fraction(1, 25)
+    parts = []
+    for index in range(30):
+        frame = av.VideoFrame.from_ndarray(coded_image(index), format="rgb24").reformat(format="yuvj420p")
+        image = b"".join(bytes(packet) for packet in codec.encode(frame))
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n".encode()
+        parts.append(head + image + b"\r\n")
+    kind = "multipart/x-mixed-replace; boundary=frame"
+    now = itertools.count(1000, 0.25)  # a clock that goes on by as much whenever it is looked at
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    with Stream(*parts, kind=kind, go=20) as server, LiveReader(server.url, keep=99) as reader:
+        server.send(99)
+        shown = list(reader)
+    assert [read_code(frame) for _, frame in shown] == list(range(len(shown)))
+    assert len(shown) >= 29  # the last one of a stream without lengths may not be known to be whole
+    assert [seconds for seconds, _ in shown] == pytest.approx([0.25 * index for index in range(len(shown))])

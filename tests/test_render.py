@@ -5,19 +5,22 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
-from videos import decoded, read_code, write_video
+from videos import coded_image, decoded, read_code, write_video
 
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference import ClipPrediction, Timeline
 from slowfast_zoo.inference import render as rendering
 from slowfast_zoo.inference.render import render_video
 from slowfast_zoo.video import ClipSpan, VideoReader
+from slowfast_zoo.video.encode import VideoWriter
 
 LABELS = ("one", "two", "a label that is much longer than a narrow frame is wide")
 COLOURS = {"one": (31, 111, 139), "two": (217, 130, 43)}  # the first two of the pictures
@@ -156,3 +159,38 @@ def test_what_cannot_be_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         render_video(seen, tmp_path / "a.mp4", film)
     assert list(tmp_path.iterdir()) == [tmp_path / "old.mp4"]
     assert (tmp_path / "old.mp4").read_bytes() == b"what was there before"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_copy_lasts_as_long_and_has_all_frames(tmp_path: Path, suffix: str) -> None:
+    # The last frame stays for a second; times differ by less than a frame's length.
+    stamps = [0, 33, 40, 41, 120, 500, 1500, 1540, 2540]
+    path = tmp_path / "a.mkv"
+    with VideoWriter(path, 30, duration=3.54) as writer:
+        for index, stamp in enumerate(stamps):
+            writer.add(coded_image(index), stamp / 1000)
+    copy = tmp_path / f"b{suffix}"
+    render_video(timeline(path, 3.54, [(0, 3.54, 0, 0.5)]), copy)
+    with av.open(str(copy)) as container:
+        frames = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+        assert container.duration / av.time_base == pytest.approx(3.54, abs=0.002)
+    assert frames == pytest.approx([stamp / 1000 for stamp in stamps], abs=0.001)
+
+
+@pytest.mark.parametrize(("rotation", "expected"), [(0, Fraction(16, 11)), (90, Fraction(11, 16))])
+def test_pixels_that_are_not_square(tmp_path: Path, rotation: int, expected: Fraction) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 80, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for index in range(5):
+            frame = av.VideoFrame.from_ndarray(coded_image(index, 96, 80), format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    render_video(timeline(path, 0.2, [(0, 0.2, 0, 0.5)]), tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == expected

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from slowfast_zoo.ending import unwound_when_ended
 from slowfast_zoo.errors import SlowFastZooError
 
 from . import bench, detect, evaluate, explain, export, features, finetune, models, predict, weights
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 after bad input, of which one line on stderr tells.
     """
     args = _parser().parse_args(argv)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unwound_when_ended():
         warnings.showwarning = _show_warning
         try:
             code: int = args.run(args)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from slowfast_zoo.ending import unwound_when_ended
 from slowfast_zoo.models import VideoNetwork
 from slowfast_zoo.video.dataset import LabelledVideo
 from slowfast_zoo.video.encode import whole_file
@@ -100,7 +101,7 @@ class OutputFolder:
         folder = self.path / name
         if folder.exists():  # only the weights differ, and files are replaced whole
             return save_pretrained(network, folder, labels, name=f"local-dir:{folder}")
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=self.path) as temporary:
+        with unwound_when_ended(), tempfile.TemporaryDirectory(prefix=f".{name}.", dir=self.path) as temporary:
             whole = save_pretrained(network, Path(temporary) / name, labels, name=f"local-dir:{folder}")
             return whole.rename(folder)
 

@@ -23,6 +23,7 @@ from slowfast_zoo.video import (
     sample_clips,
     sliding_windows,
 )
+from slowfast_zoo.video.sampling import COUNTING_CONVENTIONS, sliding_frames
 from slowfast_zoo.video.source import is_positive
 
 from .network import loaded, made_ready, model_name, named_classes, needs_count
@@ -242,7 +243,7 @@ class VideoClassifier:
         window, stride = self._window(window, stride)
         _needs_rate(fps, "fps")
 
-        def spans_of(source: VideoSource) -> list[ClipSpan]:
+        def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
             return self._slide(source.duration, window, stride, cover_end=True)
 
         self._needs_classifier()
@@ -331,7 +332,8 @@ class VideoClassifier:
             window: length of a window in frames at ``fps``, over which the frames of a clip are spread evenly: with 32
                 frames a clip, 64 takes every second frame. None is the length that the network was trained with.
             stride: from the start of a window to that of the next one, in frames at ``fps``; None is 16.
-            fps: the frame rate in which they count; a video of another is resampled by time. None is the video's own.
+            fps: the frame rate in which they count; a video of another is resampled by time. None counts
+                the frames that the video stores, whatever it says of their rate.
             crops: 1, 3 or "full", as for :meth:`__call__`; features of several crops are averaged.
             cover_end: add a window that ends with the video, where whole strides leave a part of it over.
             video_fps: frame rate of an array or tensor, which need it, or of a folder of images (30 unless given).
@@ -355,12 +357,20 @@ class VideoClassifier:
         if video_fps is None and isinstance(video, (np.ndarray, Tensor)):
             raise ValueError("an array of frames carries no frame rate: give video_fps=")
 
-        def spans_of(source: VideoSource) -> list[ClipSpan]:
-            rate = float(fps or source.fps)
-            return self._slide(source.duration, length / rate, step / rate, cover_end=cover_end)
+        def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
+            if fps is not None:
+                return self._slide(source.duration, length / fps, step / fps, cover_end=cover_end)
+            return sliding_frames(
+                source.frame_times(),
+                source.duration,
+                window=length,
+                stride=step,
+                clip_frames=config.clip_frames,
+                cover_end=cover_end,
+            )
 
         (scored,) = self._score([video], spans_of, self._views(crops), self._pooled, video_fps, None, ViewBar(progress))
-        if any(span.short for span in scored.spans):
+        if scored.spans[0].short:
             message = f"{scored.name} is shorter than a window, its last frame was repeated"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         times = [(span.start, span.end) for span in scored.spans]
@@ -386,7 +396,7 @@ class VideoClassifier:
         top_k = needs_count(top_k, "top_k")
         _needs_rate(fps, "fps")
 
-        def spans_of(source: VideoSource) -> list[ClipSpan]:
+        def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
             return sample_clips(
                 source.duration,
                 wanted,
@@ -394,6 +404,7 @@ class VideoClassifier:
                 clip_stride=config.clip_stride,
                 convention=self.sampling,
                 video_fps=source.fps,
+                frame_times=source.frame_times() if self.sampling in COUNTING_CONVENTIONS else None,
             )
 
         found = self._score(videos, spans_of, self._views(seen), self._scores, fps, on_error, bar)
@@ -417,14 +428,14 @@ class VideoClassifier:
     def _score(
         self,
         videos: Iterable[VideoInput],
-        spans_of: Callable[[VideoSource], list[ClipSpan]],
+        spans_of: Callable[[VideoSource], Sequence[ClipSpan]],
         transform: ClipTransform,
         score: Callable[[Tensor], Tensor],
         fps: float | None,
         on_error: OnError | None,
         bar: ViewBar,
     ) -> Iterator[Scored]:
-        def spans_told(source: VideoSource) -> list[ClipSpan]:
+        def spans_told(source: VideoSource) -> Sequence[ClipSpan]:
             spans = spans_of(source)
             bar.expect(len(spans) * (3 if transform.crops == 3 else 1))
             return spans
@@ -458,7 +469,7 @@ class VideoClassifier:
                 raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
         return float(window), float(window / 2 if stride is None else stride)
 
-    def _slide(self, duration: float, window: float, stride: float, *, cover_end: bool) -> list[ClipSpan]:
+    def _slide(self, duration: float, window: float, stride: float, *, cover_end: bool) -> Sequence[ClipSpan]:
         frames = self.model.config.clip_frames
         return sliding_windows(duration, window=window, stride=stride, clip_frames=frames, cover_end=cover_end)
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from slowfast_zoo.ending import unwound_when_ended
 from slowfast_zoo.errors import ExportError, MissingDependencyError
 from slowfast_zoo.factory import create_model
 from slowfast_zoo.models import FeatureNetwork, VideoNetwork
@@ -172,7 +173,8 @@ def export_with_report(
     graph = _Graph(model, output, out_indices)
     shape = _Shape.of(graph.config, batch_size, size, frames)
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder, _quiet():
+    beside = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
+    with unwound_when_ended(), beside as folder, _quiet():
         try:
             files = _write(graph, shape, Path(folder) / target.name, kind, opset)
         except Exception as error:  # the exporters raise whatever they like

@@ -209,7 +209,7 @@ def score_videos(
                     name = video_name(video)
                     told = name if isinstance(video, (np.ndarray, Tensor, bytes, bytearray, memoryview)) else video
                     scored = Scored(index, told, name, reader.duration, spans_of(reader))
-                    for clip in reader.clips_at([span.times for span in scored.spans], transform.resize):
+                    for clip in reader.clips_at(_Times(scored.spans), transform.resize):
                         put([_View(scored, view) for view in transform.views(clip)])
                 put(scored)
             except bad as error:
@@ -237,6 +237,22 @@ def score_videos(
             thread.join(_POLL)
             while thread.is_alive() and thread not in fetching and time.monotonic() < end:
                 thread.join(_POLL)
+
+
+class _Times(Sequence[Sequence[float]]):
+    """The moments of clips that are made as they are asked for."""
+
+    def __init__(self, spans: Sequence[ClipSpan]) -> None:
+        self._spans = spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._spans[index].times
+
+    def __iter__(self) -> Iterator[Sequence[float]]:
+        return (span.times for span in self._spans)
 
 
 class _GivenUpError(Exception):

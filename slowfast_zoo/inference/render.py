@@ -31,6 +31,7 @@ WHITE, PALE = (255, 255, 255), (205, 205, 205)
 _TRACK = (95, 95, 95)
 _LEGIBLE = 11  # pixels of the smallest letters
 _QUALITY = 20  # letters want more of it than pictures
+_APART = 1e-4  # seconds at least from one frame to the next
 _THREADS = 4  # of the encoder; each holds a few frames
 
 
@@ -44,8 +45,9 @@ def render_video(
     """Write a video again, with the best class at each moment, its score and the time in a bar along the lower edge.
 
     A moment shows the window whose middle is nearest to it. Each frame keeps its time, so that a variable frame rate
-    stays; rotation is applied; there is no sound. Sides of an odd length lose a row or column of pixels, which H.264
-    demands. One frame after the other is decoded, drawn into and encoded, whatever the length of the video.
+    stays, and the last one its length; rotation is applied; pixels that are not square stay so; there is no sound.
+    Sides of an odd length lose a row or column of pixels, which H.264 demands. One frame after the other is decoded,
+    drawn into and encoded, whatever the length of the video.
 
     Args:
         timeline: from :meth:`VideoClassifier.timeline`.
@@ -97,14 +99,19 @@ def render_frames(
             total = round(source.duration * source.fps)
             frames = iter(tqdm(frames, total=total, unit="frame", delay=2, leave=False, disable=None))
         shown = -1.0
-        settings: dict[str, Any] = {"crf": _QUALITY, "threads": _THREADS, "say_colours": True}
+        settings: dict[str, Any] = {
+            "crf": _QUALITY,
+            "threads": _THREADS,
+            "pixel_aspect": getattr(source, "pixel_aspect", 1.0),  # readers of others need not know
+            "duration": source.duration,
+            "say_colours": True,
+        }
         with VideoWriter(target, min(max(source.fps, 1.0), 1000.0), **settings) as writer:
             for time, frame in frames:
-                if time > shown:  # damaged files show two frames at once
-                    pixels = np.array(frame[:, :height, :width].permute(1, 2, 0).numpy())
-                    draw(pixels, time)
-                    writer.add(pixels, time)
-                    shown = time
+                pixels = np.array(frame[:, :height, :width].permute(1, 2, 0).numpy())
+                draw(pixels, time)
+                shown = max(time, shown + _APART)  # damaged files show two frames at once
+                writer.add(pixels, shown)
 
 
 def check_render_path(path: str | os.PathLike[str]) -> Path:

@@ -1,7 +1,8 @@
 """Reading frames from a video file by the time at which they are shown.
 
 Everything here goes by presentation time stamps, never by counted frames: frame counts are missing from WebM and
-Matroska, wrong in many other files, and mean nothing at a variable frame rate. PyAV (FFmpeg) does the decoding and is
+Matroska, wrong in many other files, and mean nothing at a variable frame rate. Where the stamps themselves are no
+clock (``stamps``), the frames are read in sequence and get times of their own. PyAV (FFmpeg) does the decoding and is
 imported only when a video is opened.
 """
 
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
+import struct
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -23,6 +26,7 @@ from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
 from .pyav import ToRgb, demuxed, open_container, reason, stated_size, video_stream
 from .source import VideoFile, in_one_pass, readable, video_name
+from .stamps import Clock, StoredPacket, read_clock
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -41,6 +45,14 @@ _REORDERED_FRAMES = 5
 _SEEK_MARGINS = (0.0, 0.5, 5.0)
 # Formats whose packets carry no time of display, never (AVI) or not always.
 _WITHOUT_PTS = ("avi", "asf", "mxf")
+# Formats that hold a whole number of streams one after another, whose clocks need have nothing to do with each other.
+_JOINABLE = ("mpegts", "hls", "mpeg", "concat", "flv", "dv")
+# Of other formats, all packets of a file up to this size (bytes) are looked at when it is opened.
+_LOOKED_THROUGH = 256 * 2**20
+# A video that claims to be longer (seconds) is looked through whatever its size.
+_LONG = 24 * 3600.0
+# A first frame after a jump that comes so many frames late is none that the jump could have led to.
+_LATE_KEYFRAME = 24
 
 
 @dataclass(frozen=True)
@@ -62,9 +74,13 @@ class VideoReader:
     with; alpha is left out, and the colours are those stored. A file that is damaged in the middle gives what can be
     decoded, and a RuntimeWarning.
 
+    A stream whose clock jumps, falls back or stands still (recordings put one behind another) gets one timeline
+    without leaps, in which every stored frame is shown, and a RuntimeWarning says so.
+
     A jump decodes from the keyframe before it, except in program streams (.mpg, .vob), which have too few time stamps
-    for that and are decoded from the start. A file that does not say how long it is (a streamed WebM) is read to its
-    end, not decoded, when it is opened.
+    for that, where the clock falls back, and where there are no keyframes to jump to (intra refresh): those are decoded
+    in sequence. To find that out, files up to 256 MiB, and transport streams of any size, are read to their end, not
+    decoded, when they are opened; and so is a file that does not say how long it is (a streamed WebM).
 
     A few bytes can claim a frame of 2^28 pixels, FFmpeg's limit, which takes a few GB here: where files come from
     strangers, bound the memory of the process.
@@ -72,7 +88,9 @@ class VideoReader:
     Attributes:
         name: the file as the caller named it (:func:`~slowfast_zoo.video.source.video_name`).
         duration: seconds from the first frame to the end of the last one.
-        fps: nominal frame rate. Only information: no frame is found by it.
+        fps: nominal frame rate, or that of the stored frames where the container says another. Only information: no
+            frame is found by it.
+        pixel_aspect: width of a pixel divided by its height, as the frames are returned; 1 for nearly all videos.
         width: width of the frames returned, in pixels.
         height: height of the frames returned, in pixels.
         frames_decoded: how many frames were decoded so far; opening decodes the first.
@@ -103,6 +121,9 @@ class VideoReader:
         self._media = readable(video)
         self._to_rgb = ToRgb(self._av)
         self._opened: tuple[InputContainer, VideoStream] | None = None
+        self._clock: Clock | None = None
+        self._joined: Clock | None = None  # the same, where the stamps alone do not do
+        self._sought: int | None = None  # the stamp from which is read; None from the start
         self._current: _Stamped | None = None
         self._next: _Stamped | None = None
         with contextlib.ExitStack() as on_failure:
@@ -177,6 +198,22 @@ class VideoReader:
 
         return in_one_pass(clips, self._frame_at, pixels)
 
+    def frame_times(self) -> Sequence[float]:
+        """When each stored frame is shown, in seconds from the first one, in the order of presentation.
+
+        From the packets, without decoding; those of a large file or a URL are read when this is first called.
+
+        Raises:
+            ValueError: the reader is closed.
+            VideoDecodeError: the file cannot be read.
+        """
+        self._open_parts  # noqa: B018  # raises where the reader is closed
+        if self._clock is None:
+            with self._translated():
+                self._take_clock()
+                self._open()
+        return [0.0] if self._clock is None else self._clock.times
+
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
         """All frames in the order of presentation, from the one on the screen at some time on.
 
@@ -213,7 +250,7 @@ class VideoReader:
             raise
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = self._threads
-        self._opened = container, stream
+        self._opened, self._sought = (container, stream), None
         self._frames = self._decode(from_start=True)
 
     def _open_container(self) -> InputContainer:
@@ -277,15 +314,80 @@ class VideoReader:
         # After a jump in a program stream (.mpg, .vob), where few packets have stamps, FFmpeg guesses new ones.
         self._seekable = self._timed and self._file.format.name != "mpeg"
         self.height, self.width = self._to_rgb(first.frame).shape[1:]
-        self.duration = max(self._find_end(), 1 / self.fps)
+        self.pixel_aspect = self._pixel_aspect(first.frame)
+        self._find_clock()
+
+    def _pixel_aspect(self, frame: VideoFrame) -> float:
+        told = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        aspect = float(told) if told and told > 0 else 1.0
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return aspect
+        a, b = struct.unpack_from("=2i", bytes(matrix))
+        return 1 / aspect if abs(b) > abs(a) else aspect
+
+    def _find_clock(self) -> None:
+        """Duration and frame rate, and whether the stamps are a clock at all."""
+        if self._is_local() and (self._file.format.name in _JOINABLE or self._file.size <= _LOOKED_THROUGH):
+            self._take_clock()
+        if self._clock is None or not (self._clock.joins or not self._timed):
+            self._open()
+            self.duration = max(self._find_end(), 1 / self.fps)
+            if self._clock is None and self._is_doubtful():
+                self._take_clock()
+        self._open()
+
+    def _take_clock(self) -> None:
+        """Read all packets, and go by what they say; leaves the container at its end."""
+        clock = self._clock = self._read_clock()
+        if not clock.times:
+            self._clock = None
+            return
+        # Some containers have no rate, and what FFmpeg says is then their tick.
+        if not self._timed or (len(clock.times) > 1 and not 0.9 < self.fps * clock.end / len(clock.times) < 1.1):
+            self.fps = 1 / clock.frame_time
+        if clock.joins:
+            self._joined = clock
+            self._seekable = self._seekable and clock.ascends
+            warnings.warn(
+                f"the clock of video {self.name!r} {clock.joins}: its {len(clock.times)} frames are taken to follow "
+                f"one another, {clock.end:.2f} s in all",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if clock.joins or not self._timed:
+            self.duration = clock.end
+
+    def _is_local(self) -> bool:
+        return not isinstance(self._media, str) or "://" not in self._media
+
+    def _is_doubtful(self) -> bool:
+        """Whether the end of what was not read through cannot be right, or is not where the playlist says."""
+        claimed = self._claimed_duration()
+        is_list = "hls" in self._file.format.name and claimed is not None
+        return self.duration > _LONG or (is_list and abs(self.duration - (claimed or 0.0)) > 1 + 2 / self.fps)
+
+    def _read_clock(self) -> Clock:
+        """From all packets; leaves the container at its end."""
+        self._open()
+        vp8 = self._stream.codec_context.name in ("vp8", "libvpx")
+        packets = []
+        for packet in self._packets():
+            # VP8 has frames that are never shown.
+            if packet.size == 0 or packet.is_discard or (vp8 and not bytes(packet)[0] & 0x10):
+                continue
+            stamp = self._stamp_of(packet) if self._timed else None
+            packets.append(StoredPacket(stamp, packet.dts, packet.duration or 0, packet.is_keyframe))
+        first = self._origin if self._timed else None
+        return read_clock(packets, first, self._tick, self.fps, can_join=self._file.format.name in _JOINABLE)
 
     def _lacks_pts(self) -> bool:
-        """Whether FFmpeg only guesses when frames are shown, and where there are B-frames may guess wrongly.
+        """Whether FFmpeg only guesses when frames are shown: wrongly in AVI, elsewhere maybe where there are B-frames.
 
         Frames then go by the time of decoding, which they get in the order of presentation, all with the same delay.
         """
         container = self._file.format.name
-        if container not in _WITHOUT_PTS or not self._stream.codec_context.has_b_frames:
+        if container not in _WITHOUT_PTS or not (container == "avi" or self._stream.codec_context.has_b_frames):
             return False
         packets = itertools.islice(self._packets(), 64)
         stamps = [(packet.pts, packet.dts) for packet in packets if packet.pts is not None and packet.dts is not None]
@@ -328,6 +430,7 @@ class VideoReader:
 
     def _last_packet_end(self) -> float | None:
         end: float | None = None
+        latest = 0.0
         for packet in self._packets():
             if packet.size == 0 or packet.is_discard:
                 continue
@@ -336,7 +439,13 @@ class VideoReader:
                 end = None if end is None and self._timed else (end or 0.0) + 1 / self.fps
             else:
                 length = packet.duration * self._tick if packet.duration else 1 / self.fps
+                latest = max(latest, (stamp - self._origin) * self._tick)
                 end = max(end or 0.0, (stamp - self._origin) * self._tick + length)
+        # With B-frames, what MP4 says of a packet is the time until the next one is decoded.
+        if end is not None and self._stream.duration is not None and self._stream.codec_context.has_b_frames:
+            told = self._stream.duration * self._tick
+            # It is rounded, so small differences are none.
+            return told if latest < told < end - 0.5 / self.fps else end
         return end
 
     # Decoding
@@ -354,23 +463,73 @@ class VideoReader:
         A frame without a stamp follows the one before it by one frame; where there is none, nothing says when it is
         shown, and it is left out.
         """
-        shown = -1 / self.fps if from_start else None
-        for packet in self._packets():
+        length = 1 / self.fps if self._clock is None else self._clock.frame_time
+        shown = -length if from_start else None
+        place = -1 if from_start else None
+        for frame in self._pictures(from_start):
+            stamp = self._stamp_of(frame) if self._timed else None
+            if self._clock is not None and stamp in self._clock.flagged and not (frame.key_frame or self._by_dts):
+                self._seekable = False  # a picture that is refreshed piece by piece: no jump leads there
+            if self._joined is not None:
+                place = self._joined.place(place, stamp)
+                if place is None:
+                    continue
+                shown = self._joined.time(place)
+            elif stamp is not None:
+                shown = (stamp - self._origin - self._delay) * self._tick
+            elif shown is not None:
+                shown += length
+            else:
+                continue
+            yield _Stamped(shown, frame)
+
+    def _pictures(self, from_start: bool) -> Iterator[VideoFrame]:
+        """All frames that one decoding thread gives.
+
+        Of several threads, the one that meets damage takes with it what others had decoded, and may not even tell. The
+        rest is then decoded by one.
+        """
+        given, last, newest = 0, -math.inf, -math.inf
+        sought = self._sought
+        is_drained, is_whole = False, True
+        for packet in itertools.chain(self._packets(), [None]):
+            if packet is not None and packet.pts is not None and packet.size and not packet.is_discard:
+                newest = max(newest, packet.pts)
             try:
-                frames = packet.decode()
+                # Where reading breaks off, the last, empty packet does not come.
+                frames = packet.decode() if packet else [] if is_drained else self._stream.decode(None)
+                is_drained = packet is not None and packet.size == 0
             except (self._av.FFmpegError, ValueError) as error:  # PyAV 19: after a decoder that would not open
                 self._note_damage(reason(error))
+                is_whole = False
+                if self._threads > 1:
+                    break
                 continue
             for frame in frames:
                 self.frames_decoded += 1
-                stamp = self._stamp_of(frame) if self._timed else None
-                if stamp is not None:
-                    shown = (stamp - self._origin - self._delay) * self._tick
-                elif shown is not None:
-                    shown += 1 / self.fps
-                else:
-                    continue
-                yield _Stamped(shown, frame)
+                given += 1
+                last = last if frame.pts is None else frame.pts
+                yield frame
+        if self._joined is not None:
+            is_whole = is_whole and last == self._joined.stamps[-1]
+        elif newest > last:
+            is_whole = False
+        if self._threads > 1 and not is_whole:
+            self._threads = 1
+            self._open_again(sought)
+            rest = self._pictures(from_start)
+            if last == -math.inf or self._joined is not None:
+                yield from itertools.islice(rest, given, None)
+            else:
+                yield from (frame for frame in rest if frame.pts is None or frame.pts > last)
+
+    def _open_again(self, sought: int | None) -> None:
+        """The container afresh, where it was when reading began there, in the midst of reading."""
+        held = self._current, self._next, self._frames
+        self._open()
+        if sought is not None:
+            self._seek_stamp(sought)
+        self._current, self._next, self._frames = held
 
     def _frame_at(self, time: float) -> VideoFrame:
         """The frame on the screen at ``time``; ascending times decode each frame at most once."""
@@ -392,34 +551,60 @@ class VideoReader:
         """Whether seeking to ``wanted`` skips frames that decoding on would have to decode."""
         if self._next is None or not self._seekable:
             return False
+        if self._clock is not None and self._clock.keyframes:
+            keyframe = self._clock.keyframe_before(wanted)
+            return keyframe is not None and keyframe[1] > self._next.time
         index = getattr(self._stream, "index_entries", None)  # absent from older PyAV
-        if index:
+        if index and self._joined is None:
             entry: int = index.search_timestamp(self._stamp(wanted - _REORDERED_FRAMES / self.fps))
             return entry >= 0 and bool((index[entry].timestamp - self._origin) * self._tick > self._next.time)
         return wanted - self._next.time > _SEEK_AHEAD
 
     def _go_to(self, wanted: float) -> None:
         """Make the next frame one that is shown at or before ``wanted``, as near to it as a keyframe allows."""
-        for margin in _SEEK_MARGINS if self._seekable else ():
+        for target in self._targets(wanted):
             try:
-                self._seek(max(wanted - margin, 0.0))
+                self._seek_stamp(target)
             except self._av.FFmpegError:
                 break
             frames = self._decode()
-            for stamped in itertools.takewhile(lambda stamped: stamped.time <= wanted, frames):
+            for count, stamped in enumerate(frames):
+                if stamped.time > wanted or count > _LATE_KEYFRAME:
+                    break
                 # Frames shown before the first keyframe may lean on others that the seek has skipped.
                 if stamped.frame.key_frame:
                     self._frames, self._current, self._next = frames, None, stamped
                     return
+        else:
+            # Nothing to jump to: what has to be read from the start is read once.
+            self._seekable = False
         self._open()
         self._next = next(self._frames, None)
 
+    def _targets(self, wanted: float) -> Iterator[int]:
+        """Stamps from which decoding may lead to a second, the best first."""
+        if not self._seekable:
+            return
+        keyframe = None if self._clock is None else self._clock.keyframe_before(wanted)
+        # Other formats have an index, and some go by the time of display.
+        if keyframe is not None and self._file.format.name in _JOINABLE:
+            yield keyframe[0]
+        for margin in _SEEK_MARGINS:
+            if self._seekable:
+                yield self._stamp(max(wanted - margin, 0.0))
+
     def _seek(self, time: float) -> None:
+        self._seek_stamp(self._stamp(time))
+
+    def _seek_stamp(self, stamp: int) -> None:
         # Ends the reading of packets here: where it ended later, it would take the new one's time limit with it.
         self._frames = iter(())
-        self._file.seek(self._stamp(time), stream=self._stream)
+        self._sought = stamp
+        self._file.seek(stamp, stream=self._stream)
 
     def _stamp(self, time: float) -> int:
+        if self._joined is not None:
+            return self._joined.stamp_at(time)
         return self._origin + int(min(time / self._tick, 2.0**61))  # a damaged header may claim any duration
 
     def _pixels(self, frame: VideoFrame) -> Tensor:

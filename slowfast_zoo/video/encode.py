@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slowfast_zoo.ending import unwound_when_ended
+
 from .decode import require_av
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class VideoWriter:
         preset: x264's speed preset, "ultrafast" to "veryslow".
         keyframe_interval: most frames between key frames; None is x264's own choice.
         threads: encoder threads; 1 makes the file's bytes repeatable.
+        pixel_aspect: width of a pixel divided by its height, which players heed.
+        duration: second at which the last frame ends, where frames come with times; None is one frame after it begins.
         say_colours: note in the file by which matrix (BT.601) its colours were converted; without a note players go by
             the size of the picture, and show large ones in slightly other colours.
 
@@ -63,6 +67,8 @@ class VideoWriter:
         preset: str = "veryfast",
         keyframe_interval: int | None = None,
         threads: int = 1,
+        pixel_aspect: float | Fraction = 1,
+        duration: float | None = None,
         say_colours: bool = False,
     ) -> None:
         self.path = check_video_path(path)
@@ -70,15 +76,22 @@ class VideoWriter:
             raise ValueError(f"fps must lie between 0 and 1000, not {fps}")
         if not 0 <= crf <= 51:
             raise ValueError(f"crf must lie between 0 and 51, not {crf}")
+        if not 0 < pixel_aspect < 1000:
+            raise ValueError(f"pixel_aspect must lie between 0 and 1000, not {pixel_aspect}")
         self._av: Any = require_av()
         self._rate = Fraction(fps).limit_denominator(1001)
         self._preset, self._say_colours = preset, say_colours
         self._options = {"crf": str(crf), "preset": preset, "threads": str(threads)}
         if keyframe_interval is not None:
             self._options["g"] = str(keyframe_interval)
+        self._pixel_aspect, self._duration = Fraction(pixel_aspect).limit_denominator(1000), duration
+        if duration is not None:
+            # Where frames are decoded out of order, what a container says of a frame's length belongs to another one.
+            self._options["bf"] = "0"
         self._stream: Any = None
         self._shape: tuple[int, ...] = ()
         self._timed = False
+        self._waiting: Any = None
         self._last = -1
 
     def __enter__(self) -> Self:
@@ -100,7 +113,11 @@ class VideoWriter:
             if self._stream is None:
                 raise ValueError(f"cannot write {self.path}: no frame was added")
             with self._translated():
-                self._container.mux(self._stream.encode())
+                self._mux(self._stream.encode())
+                if self._waiting is not None:
+                    if self._duration is not None and self._timed:
+                        self._waiting.duration = max(round(self._duration / _TICK) - self._last, 1)
+                    self._container.mux(self._waiting)
                 self._container.close()
 
     def add(self, frame: NDArray[np.uint8], time: float | None = None) -> None:
@@ -129,7 +146,14 @@ class VideoWriter:
                 raise ValueError(f"frames must come in the order of their times, but one at {time} s is not later")
             picture.pts, picture.time_base, self._last = stamp, _TICK, stamp
         with self._translated():
-            self._container.mux(self._stream.encode(picture))
+            self._mux(self._stream.encode(picture))
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        """All but the last one, whose length is known at the end."""
+        for packet in packets:
+            if self._waiting is not None:
+                self._container.mux(self._waiting)
+            self._waiting = packet
 
     def _start(self, shape: tuple[int, ...], *, timed: bool) -> None:
         height, width = shape[:2]
@@ -141,6 +165,8 @@ class VideoWriter:
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
         if timed:
             self._stream.codec_context.time_base = _TICK
+        if self._pixel_aspect != 1:
+            self._stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         if self._say_colours:
             self._stream.codec_context.colorspace = _BT601
 
@@ -258,20 +284,23 @@ def _identity(file: Any) -> tuple[int, int] | None:
 def whole_file(target: Path) -> Iterator[Path]:
     """A temporary file beside another, of the same suffix, whose place it takes unless an exception is raised.
 
+    It is removed, too, when the process is told to end.
+
     Raises:
         OSError: it cannot be written; the error names ``target``.
     """
-    temporary = _temporary_beside(target)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    except OSError as error:
-        if error.filename == str(temporary) or error.errno in _FULL:
-            raise _unwritable(target, error) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with unwound_when_ended():
+        temporary = _temporary_beside(target)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        except OSError as error:
+            if error.filename == str(temporary) or error.errno in _FULL:
+                raise _unwritable(target, error) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _temporary_beside(target: Path) -> Path:

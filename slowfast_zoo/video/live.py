@@ -25,13 +25,18 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+# FFmpeg's flag of formats that know no times. It gives their frames some, from a frame rate that it makes up.
+_NO_TIMES = 0x80
+
+
 class LiveReader:
     """A camera or a stream, read by a thread that never waits for whoever takes the frames.
 
     Only the newest frames are kept: whoever takes them too slowly misses the oldest, and memory stays bounded.
     Iterating gives ``(seconds, frame)``: the time since the first frame by the stream's own time stamps (by the clock
-    where it has none; where they start again, they are taken to go on), and uint8 RGB (3, H, W), upright, in the size
-    of the first frame. It ends when the stream ends. Frames that are damaged are left out.
+    where it has none, as cameras that send JPEGs over HTTP; where they start again, they are taken to go on), and uint8
+    RGB (3, H, W), upright, in the size of the first frame. It ends when the stream ends. Frames that are damaged are
+    left out.
 
     A file is not live: all that it holds comes at once, so read it with :func:`~slowfast_zoo.video.open_video`.
 
@@ -181,6 +186,7 @@ def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: flo
     before: float | None = None
     good = time.monotonic()
     failure: str | None = "it broke off"
+    is_timed = not (container.format.flags & _NO_TIMES or container.format.name.endswith(("_pipe", "image2pipe")))
     try:
         for packet in _packets(container, stream):
             try:
@@ -192,7 +198,7 @@ def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: flo
                 continue
             for frame in frames:
                 good = time.monotonic()
-                stamp = good if frame.pts is None else float(frame.pts * stream.time_base)
+                stamp = float(frame.pts * stream.time_base) if is_timed and frame.pts is not None else good
                 if before is not None:
                     # Longer silence would have been the end: other steps are stamps that start again.
                     step = stamp - before

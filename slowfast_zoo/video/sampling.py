@@ -7,8 +7,9 @@ Projects that count frames place their clips by their own rules; :func:`clip_ind
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import torch
 
@@ -19,7 +20,7 @@ SOURCE_FPS = 30.0
 CONVENTIONS = ("uniform", "pyslowfast", "mmaction2", "gluoncv", "segments")
 
 # Those of them that count the video's own frames.
-_BY_FRAME = ("pyslowfast", "mmaction2", "gluoncv")
+COUNTING_CONVENTIONS = ("pyslowfast", "mmaction2", "gluoncv")
 
 # Sums of seconds are off by rounding; less of a video than this is none.
 _ROUNDING = 1e-6
@@ -42,6 +43,42 @@ class ClipSpan:
     times: tuple[float, ...]
     short: bool
     looped: bool = False
+
+
+class Windows(Sequence[ClipSpan]):
+    """Windows of a video, each made when it is asked for: there may be millions.
+
+    Args:
+        count: how many.
+        window: from an index to the window.
+    """
+
+    def __init__(self, count: int, window: Callable[[int], ClipSpan]) -> None:
+        self._count, self._window = count, window
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> ClipSpan: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[ClipSpan]: ...
+
+    def __getitem__(self, index: int | slice) -> ClipSpan | list[ClipSpan]:
+        if isinstance(index, slice):
+            return [self._window(place) for place in range(self._count)[index]]
+        return self._window(range(self._count)[index])
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(own == its for own, its in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # like a list's
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._count} windows)"
 
 
 def clip_starts(duration: float, clip_seconds: float, clips: int) -> list[float]:
@@ -103,6 +140,7 @@ def sample_clips(
     convention: str = "uniform",
     video_fps: float | None = None,
     use_offset: bool = False,
+    frame_times: Sequence[float] | None = None,
 ) -> list[ClipSpan]:
     """Clips spread over a video for testing (the paper, section 4: 10 of them).
 
@@ -118,6 +156,8 @@ def sample_clips(
             "segments": one clip of the whole video, see :func:`whole_video`.
         video_fps: the video's own frame rate, which the projects' rules count in; ``fps`` if not given.
         use_offset: PySlowFast's ``DATA.USE_OFFSET_SAMPLING``.
+        frame_times: when each frame of the video is shown, in seconds, for rules that count frames. None takes them to
+            be ``1 / video_fps`` apart, which is wrong for variable rates, and where a container has no rate.
 
     Raises:
         ValueError: an argument is not positive, or an unknown convention.
@@ -132,7 +172,16 @@ def sample_clips(
         return [_span(start, duration, clip_frames, clip_stride, fps) for start in clip_starts(duration, length, clips)]
     video_fps = fps if video_fps is None else video_fps
     _check_positive(video_fps=video_fps)
-    video_frames = max(round(duration * video_fps), 1)
+    if frame_times is None:
+        video_frames = max(round(duration * video_fps), 1)
+        rate = video_fps
+        shown = _Stored(video_frames, lambda index: index / rate, duration)
+    else:
+        video_frames = len(frame_times)
+        _check_counts(frames=video_frames)
+        if abs(video_frames - duration * video_fps) > 1:
+            video_fps = video_frames / duration
+        shown = _Stored(video_frames, frame_times.__getitem__, duration)
     placed = clip_indices(
         video_frames,
         clips,
@@ -151,9 +200,9 @@ def sample_clips(
     looped = short and convention == "mmaction2"
     spans = []
     for indices in placed:
-        end = duration if short else min((indices[-1] + 1) / video_fps, duration)
-        times = tuple(min((index + 0.5) / video_fps, end) for index in indices)
-        spans.append(ClipSpan(indices[0] / video_fps, end, times, short, looped))
+        end = duration if short else min(shown.start(indices[-1] + 1), duration)
+        times = tuple(min(shown.middle(index), end) for index in indices)
+        spans.append(ClipSpan(shown.start(indices[0]), end, times, short, looped))
     return spans
 
 
@@ -197,7 +246,7 @@ def clip_indices(
     Raises:
         ValueError: an argument is not positive, or a convention that does not count frames.
     """
-    _check_convention(convention, _BY_FRAME)
+    _check_convention(convention, COUNTING_CONVENTIONS)
     _check_counts(video_frames=video_frames, clips=clips, clip_frames=clip_frames, clip_stride=clip_stride)
     _check_positive(video_fps=video_fps, target_fps=target_fps)
     if convention == "gluoncv":
@@ -253,8 +302,10 @@ def random_clip(
 
 def sliding_windows(
     duration: float, *, window: float, stride: float, clip_frames: int, cover_end: bool = False
-) -> list[ClipSpan]:
+) -> Windows:
     """Windows of one length that begin at 0, ``stride``, 2 ``stride``, ... seconds, as long as a whole one fits.
+
+    They are made as they are asked for, and take no memory before.
 
     Args:
         duration: length of the video in seconds. A video shorter than a window is one window, and ``short``.
@@ -271,14 +322,69 @@ def sliding_windows(
     _check_counts(clip_frames=clip_frames)
     room = duration - window
     if room < -_ROUNDING:
-        return [ClipSpan(0.0, duration, _window_times(0.0, window, clip_frames), short=True)]
-    starts = [index * stride for index in range(math.floor((room + _ROUNDING) / stride) + 1)]
-    if cover_end and starts[-1] < room - _ROUNDING:
-        starts.append(room)
-    return [
-        ClipSpan(start, min(start + window, duration), _window_times(start, window, clip_frames), short=False)
-        for start in starts
-    ]
+        return Windows(1, lambda _: ClipSpan(0.0, duration, _window_times(0.0, window, clip_frames), short=True))
+    whole = math.floor((room + _ROUNDING) / stride) + 1
+
+    def at(index: int) -> ClipSpan:
+        start = index * stride if index < whole else room
+        return ClipSpan(start, min(start + window, duration), _window_times(start, window, clip_frames), short=False)
+
+    return Windows(whole + (cover_end and (whole - 1) * stride < room - _ROUNDING), at)
+
+
+def sliding_frames(
+    frame_times: Sequence[float],
+    duration: float,
+    *,
+    window: int,
+    stride: int,
+    clip_frames: int,
+    cover_end: bool = False,
+) -> Windows:
+    """Windows of so many frames of the video itself, that begin at its frames 0, ``stride``, 2 ``stride``, ...
+
+    Args:
+        frame_times: when each frame is shown, in seconds.
+        duration: length of the video in seconds.
+        window: frames in a window. A video of fewer is one window, and ``short``: its last frame is repeated.
+        stride: frames from the beginning of one to that of the next.
+        clip_frames: frames taken of each, at equal distances from its first one on.
+        cover_end: add one that ends with the video if some of it would be left over.
+
+    Raises:
+        ValueError: an argument is not positive.
+    """
+    _check_positive(duration=duration)
+    frames = len(frame_times)
+    _check_counts(frames=frames, window=window, stride=stride, clip_frames=clip_frames)
+    shown = _Stored(frames, frame_times.__getitem__, duration)
+    room = max(frames - window, 0)
+    whole = room // stride + 1
+
+    def at(index: int) -> ClipSpan:
+        first = index * stride if index < whole else room
+        places = [first + frame * window // clip_frames for frame in range(clip_frames)]
+        return ClipSpan(
+            shown.start(first), shown.start(first + window), tuple(map(shown.middle, places)), short=frames < window
+        )
+
+    return Windows(whole + (cover_end and (whole - 1) * stride < room), at)
+
+
+class _Stored:
+    """From the index of a stored frame to seconds."""
+
+    def __init__(self, count: int, time: Callable[[int], float], duration: float) -> None:
+        self._count, self._time, self._duration = count, time, duration
+
+    def start(self, index: int) -> float:
+        """When a frame begins; the end of the video past the last one."""
+        return self._time(index) if index < self._count else self._duration
+
+    def middle(self, index: int) -> float:
+        """A moment at which a frame is on the screen; past the end the last one."""
+        index = min(index, self._count - 1)
+        return (self._time(index) + max(self.start(index + 1), self._time(index))) / 2
 
 
 def keyframe_clips(

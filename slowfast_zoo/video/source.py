@@ -7,12 +7,13 @@ are shown, so that nothing above this module has to know.
 from __future__ import annotations
 
 import errno
+import heapq
 import io
 import math
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
@@ -35,6 +36,9 @@ VideoInput = VideoFile | NDArray[Any] | Tensor
 # What a folder of images is searched for; anything else in it is left alone.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+# Clips that are looked at ahead of the one being read, so that their frames are read in one pass.
+_AHEAD = 1024
+
 _Frame = TypeVar("_Frame")
 
 
@@ -45,6 +49,7 @@ class VideoSource(Protocol):
         name: the video as the caller named it (:func:`video_name`).
         duration: seconds from the first frame to the end of the last one.
         fps: nominal frame rate.
+        pixel_aspect: width of a pixel divided by its height.
         width: width of the frames, in pixels.
         height: height of the frames, in pixels.
         frames_decoded: how often a frame was decoded so far.
@@ -53,6 +58,7 @@ class VideoSource(Protocol):
     name: str
     duration: float
     fps: float
+    pixel_aspect: float
     width: int
     height: int
     frames_decoded: int
@@ -73,6 +79,9 @@ class VideoSource(Protocol):
         self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
     ) -> Iterator[Tensor]:
         """Several clips, (T, 3, H, W) each; ``transform`` is applied once to each frame (3, H, W) in them."""
+
+    def frame_times(self) -> Sequence[float]:
+        """When each stored frame is shown, in seconds from the first one, ascending."""
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
         """All frames in order from the one shown at ``start`` on: the second, and uint8 RGB (3, H, W)."""
@@ -187,6 +196,7 @@ class FrameSequence:
         if not is_positive(fps):
             raise ValueError(f"fps must be a number above 0, not {fps!r}")
         self.name = name
+        self.pixel_aspect = 1.0
         self.fps = float(fps)
         self.duration = count / self.fps
         self.frames_decoded = 0
@@ -220,6 +230,10 @@ class FrameSequence:
 
         return in_one_pass(clips, self._index_at, pixels)
 
+    def frame_times(self) -> Sequence[float]:
+        """When each frame is shown, as :meth:`VideoReader.frame_times`."""
+        return [index / self.fps for index in range(self._count)]
+
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
         """All frames in order, as :meth:`VideoReader.frames <slowfast_zoo.video.VideoReader.frames>`."""
         for index in range(self._index_at(start), self._count):
@@ -241,6 +255,9 @@ def in_one_pass(
 ) -> Iterator[Tensor]:
     """Clips from frames that are asked for in ascending order of time, each once.
 
+    Of clips that are made as they are asked for, only some are looked at ahead: where those are not in the order of
+    time, frames may be asked for again.
+
     Args:
         clips: for each clip the times of its frames.
         frame_at: the frame on the screen at a time, the same object or number if it is the same frame.
@@ -252,24 +269,48 @@ def in_one_pass(
     Raises:
         ValueError: there is a clip without times, or a time that is no number.
     """
-    seconds = [[float(time) for time in times] for times in clips]
-    if not all(seconds):
+    is_held = isinstance(clips, (list, tuple))
+    if is_held:
+        for times in clips:
+            _seconds(times)
+    return _clips(map(_seconds, clips), len(clips) if is_held else _AHEAD, frame_at, pixels)
+
+
+def _seconds(times: Sequence[float]) -> list[float]:
+    seconds = [float(time) for time in times]
+    if not seconds:
         raise ValueError("a clip needs at least one time")
-    if any(math.isnan(time) for times in seconds for time in times):
+    if any(map(math.isnan, seconds)):
         raise ValueError("a time of a clip is not a number")
-    return _clips(seconds, frame_at, pixels)
+    return seconds
 
 
 def _clips(
-    clips: Sequence[Sequence[float]], frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
+    clips: Iterator[list[float]], least: int, frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
 ) -> Iterator[Tensor]:
-    uses = Counter(time for times in clips for time in times)
+    uses: Counter[float] = Counter()
     held: dict[float, Tensor] = {}
-    pending = iter(sorted(uses))
+    pending: list[float] = []
+    ahead: deque[list[float]] = deque()
     last: tuple[_Frame, Tensor] | None = None
-    for times in clips:
+
+    def look_ahead() -> bool:
+        """Whether there is a clip; all that begin before it ends are known then."""
+        while not ahead or len(ahead) < least or min(ahead[-1]) <= max(ahead[0]):
+            times = next(clips, None)
+            if times is None:
+                break
+            ahead.append(times)
+            for time in times:
+                if not uses[time]:
+                    heapq.heappush(pending, time)
+                uses[time] += 1
+        return bool(ahead)
+
+    while look_ahead():
+        times = ahead.popleft()
         while not all(time in held for time in times):
-            time = next(pending)
+            time = heapq.heappop(pending)
             frame = frame_at(time)
             if last is None or frame != last[0]:
                 last = frame, pixels(frame)
@@ -278,7 +319,7 @@ def _clips(
         uses.subtract(times)
         for time in set(times):
             if not uses[time]:
-                del held[time]
+                del held[time], uses[time]
 
 
 def is_positive(value: Any) -> bool:

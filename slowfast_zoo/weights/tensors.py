@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slowfast_zoo.ending import unwound_when_ended
+
 
 def read_safetensors(path: str | os.PathLike[str], *, mapped: bool = False) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU, in memory of their own.
@@ -98,10 +100,11 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file so that it appears whole or not at all."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with unwound_when_ended():
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
