@@ -6,139 +6,224 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.models import ARCHITECTURES, SlowFastConfig, VideoNetwork, build, materialize
+from slowfast_zoo.errors import WeightsError, printable
+from slowfast_zoo.models import ARCHITECTURES, FeatureNetwork, SlowFastConfig, VideoNetwork, build, materialize
 
-from .container import read_container
-from .layouts import LAYOUTS, Layout, recognise
+from .layouts import LAYOUTS, Layout
 from .layouts.image import Inflation, inflate, is_kept
 from .manifest import WeightsRecord, default_record, records
+from .parts import describe_aside, describe_places, find_parts, flatten
+from .shards import read_file
 
 _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _SHOWN = 3  # names in an error before the rest is counted
 
-# Where training loops put the weights, what is to be preferred first: an average of the weights was kept to be used.
-_AVERAGED = ("state_dict_ema", "model_ema", "ema", "shadow")
-_NESTED = (*_AVERAGED, "model_state", "model_state_dict", "state_dict", "model", "net", "network", "blobs")
-# What wrappers put before every name: DistributedDataParallel and averaged models, torch.compile, Lightning modules,
-# FeatureNetwork.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
+# What is no tensor of a network's classifier in the layouts, and yet belongs to one.
+_HEAD = "head."
+_MOST_TIMES = 100  # how much larger than an image network the network is that it fills: the Fast pathway, a classifier
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """A network that a file holds.
 
     Attributes:
         path: the file.
         layout: the project whose names its tensors had.
         state: the tensors by this library's names, on the CPU.
         config_text: the configuration of the training, where PySlowFast put its YAML into the file.
+        place: what stands before its names in the file, without the last dot; "" for nothing.
+        is_average: whether it is an average of weights that may stand beside it.
+        roots: what the names of its layout begin with, up to the first dot. What begins otherwise is not its own.
+        others: names of the file's tensors that are not under ``place``.
+        unread: objects in the file that were not read, by the names that they stand under.
     """
 
     path: str
     layout: Layout
     state: dict[str, Tensor]
-    config_text: str = ""
+    config_text: str
+    place: str
+    is_average: bool
+    roots: frozenset[str]
+    others: tuple[str, ...]
+    unread: Mapping[str, str]
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, mapped: bool = False) -> Checkpoint:
     """Reads a file of any layout, recognised by its content. Nothing in the file is ever run.
 
+    Of several networks in the file it is the first one that has the statistics of batch norms; averages come first.
+
     Args:
-        path: the file.
+        path: the file; or the index of one in several files, or the folder with it.
         mapped: the tensors may be views of the file, for a caller that copies them at once.
 
     Raises:
         FileNotFoundError: there is no such file.
         WeightsError: it cannot be read, or its tensors are in no known layout.
     """
-    return named_checkpoint(read_container(path, mapped=mapped), os.fspath(path))
+    found = read_checkpoints(path, mapped=mapped)
+    return next((c for c in found if any(name.endswith(".running_var") for name in c.state)), found[0])
 
 
-def named_checkpoint(content: Any, name: str) -> Checkpoint:
-    """What :func:`read_checkpoint` makes of a file's content, for content that comes from elsewhere.
+def read_checkpoints(
+    path: str | os.PathLike[str],
+    *,
+    mapped: bool = False,
+    prefix: str | None = None,
+    rename: Callable[[str], str | None] | None = None,
+) -> list[Checkpoint]:
+    """All networks in a file, averages first; one at least.
+
+    Args:
+        path: as in :func:`read_checkpoint`.
+        mapped: likewise.
+        prefix: as in :func:`load_checkpoint`.
+        rename: likewise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it cannot be read, or its tensors are in no known layout.
+    """
+    return named_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix, rename=rename)
+
+
+def named_checkpoints(
+    content: Any, name: str, *, prefix: str | None = None, rename: Callable[[str], str | None] | None = None
+) -> list[Checkpoint]:
+    """What :func:`read_checkpoints` makes of a file's content, for content that comes from elsewhere.
 
     Args:
         content: a state dict, or what a training loop saves around it.
         name: where it comes from, for messages.
+        prefix: as in :func:`load_checkpoint`.
+        rename: likewise.
 
     Raises:
         WeightsError: its tensors are in no known layout.
     """
-    state = _unwrap(content, name)
-    layout = recognise(state)
-    if layout is None:
-        names = ", ".join(list(state)[:_SHOWN]) or "none"
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{name!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
+    flat = flatten(content, name, rename)
+    if not flat.tensors:
+        keys = ", ".join(printable(repr(key), 80) for key in list(content)[:_SHOWN]) or "nothing"
+        raise WeightsError(
+            f"{name!r} holds no tensors where weights are looked for; at its top it has {keys}"
+            f"{_not_loaded(flat.unread)}"
+        )
+    parts = find_parts(flat, name, prefix)
+    if not parts:
+        names = ", ".join(printable(full, 80) for full in list(flat.tensors)[:_SHOWN])
         raise WeightsError(
             f"{name!r} is in no layout that is known ({', '.join(known.title for known in LAYOUTS)}); its tensors are "
-            f"named {names}, ..."
+            f"named {names}, ...{_not_loaded(flat.unread)}"
         )
-    config_text = content.get("cfg", "") if isinstance(content, Mapping) else ""
-    converted = _with_counts(layout.convert(state))
-    return Checkpoint(name, layout, converted, config_text if isinstance(config_text, str) else "")
+    config_text = content.get("cfg", "")
+    found = []
+    for part in parts:
+        converted = part.layout.convert(part.state)
+        before = f"{part.place}." if part.place else ""
+        found.append(
+            Checkpoint(
+                name,
+                part.layout,
+                _with_counts(converted),
+                config_text if isinstance(config_text, str) else "",
+                place=part.place,
+                is_average=part.is_average,
+                roots=frozenset(full.partition(".")[0] for full in part.state.keys() - converted.keys()),
+                others=tuple(full for full in flat.tensors if not full.startswith(before)),
+                unread=flat.unread,
+            )
+        )
+    return found
 
 
 def load_checkpoint(
-    model: VideoNetwork[Any],
+    model: VideoNetwork[Any] | FeatureNetwork,
     path: str | os.PathLike[str],
     *,
     new_classifier: bool = False,
     adapt_stems: bool = False,
+    prefix: str | None = None,
+    rename: Callable[[str], str | None] | None = None,
 ) -> None:
     """Reads a checkpoint into a network of its architecture, strictly.
+
+    The network is looked for in all that training loops and wrappers put around and beside it: other networks, heads,
+    weights of losses, metrics. What is left aside is named in one line of the log. Where several networks in the file
+    fit, an average of the weights (``model_ema``, ``state_dict_ema``, ``shadow``, ``swa``) comes first.
 
     An image ResNet (torchvision's or timm's) is inflated: see :func:`load_image_weights`.
 
     Args:
-        model: the network, changed in place. One on the meta device gets the checkpoint's tensors as its own.
+        model: the network, changed in place. One on the meta device gets the checkpoint's tensors as its own. A
+            :class:`~slowfast_zoo.models.FeatureNetwork` takes what it has; the classifier and stages that it lacks are
+            left aside.
         path: a file of this library, PySlowFast (also in Caffe2), PyTorchVideo, MMAction2 or GluonCV, recognised by its
-            content.
+            content; or the index of one in several files (``model.safetensors.index.json``), or the folder with it.
         new_classifier: keep the network's own classifier where the checkpoint's has another number of classes, or none;
             said in one line of the log. What ``create_model(..., num_classes=...)`` does.
         adapt_stems: fit weights for three channels to a network on another number, as timm does. What
             ``create_model(..., in_chans=...)`` does.
+        prefix: which network of several in the file: what stands before its names, such as ``"model.encoder_q"``, or a
+            part of that between dots.
+        rename: gives each tensor in the file another name, or None to leave it out. It is given the keys of the dicts
+            that the tensor stands in, joined with dots: ``"state_dict.net.slow.stem.conv1.conv.weight"``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: ``model`` is not a network of this library.
+        TypeError: ``model`` is not a network of this library, ``prefix`` no string, or ``rename`` gives something else.
         WeightsError: the file cannot be read, or its tensors are not those of the network: missing, unexpected or of
-            another shape. The message names the first few. The network is then unchanged.
+            another shape; or several networks in it fit, and none of them is an average. The message names the first
+            few. The network is then unchanged.
     """
-    if not isinstance(model, VideoNetwork):
+    if not isinstance(model, (VideoNetwork, FeatureNetwork)):
         raise TypeError(
             f"load_checkpoint takes a network made by create_model, not {type(model).__name__}; inside a wrapper it is "
             "wrapper.module"
         )
-    on_meta = next(model.parameters()).is_meta
-    checkpoint = read_checkpoint(path, mapped=not on_meta)
-    if checkpoint.layout.name == "image":
-        load_inflated(model, checkpoint, "center", adapt_stems=adapt_stems)
+    if prefix is not None and not isinstance(prefix, str):
+        raise TypeError(f"prefix is a string such as 'model.encoder_q', not {prefix!r}")
+    network = model.network if isinstance(model, FeatureNetwork) else model
+    on_meta = next(network.parameters()).is_meta
+    checkpoints = read_checkpoints(path, mapped=not on_meta, prefix=prefix, rename=rename)
+    expected = network.state_dict()
+    unused = _unused(network) if isinstance(model, FeatureNetwork) else None
+
+    def fit(checkpoint: Checkpoint) -> Fit:
+        if checkpoint.layout.name == "image":
+            return _fit_image(checkpoint, network, "center", adapt_stems=adapt_stems)
+        return _fit(
+            checkpoint, expected, network, adapt_stems=adapt_stems, new_classifier=new_classifier, unused=unused
+        )
+
+    fitted = _choose(checkpoints, fit)
+    _tell(fitted, len(checkpoints))
+    if fitted.checkpoint.layout.name == "image":
+        _fill_from_image(network, fitted, IMAGENET)
+        model.pretrained_cfg = network.pretrained_cfg
         return
-    expected = model.state_dict()
-    if new_classifier:
-        _leave_out_classifier(checkpoint, expected)
-    state = _fit(checkpoint, expected, model, adapt_stems=adapt_stems)
-    _warn_of_other_rules(checkpoint, model)
-    if on_meta:
-        state = _unshared(state)
-    model.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
-    if on_meta and model.num_classes and _CLASSIFIER[0] not in state:
-        model.reset_classifier(model.num_classes)
+    _warn_of_other_rules(fitted.checkpoint, network)
+    state = _unshared(fitted.state) if on_meta else fitted.state
+    network.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
+    if on_meta and network.num_classes and _CLASSIFIER[0] in expected.keys() - state.keys():
+        network.reset_classifier(network.num_classes)
 
 
 def load_inflated(
     model: VideoNetwork[Any],
-    checkpoint: Checkpoint,
+    checkpoints: list[Checkpoint],
     how: Inflation,
     *,
     adapt_stems: bool = False,
@@ -148,7 +233,7 @@ def load_inflated(
 
     Args:
         model: the network, changed in place.
-        checkpoint: the image network.
+        checkpoints: the networks that the source holds.
         how: "center" or "mean".
         adapt_stems: fit stems for three channels to another number.
         normalisation: mean and standard deviation of the image network's input, which the network takes over.
@@ -156,21 +241,9 @@ def load_inflated(
     Raises:
         WeightsError: it is no image network, or does not fit.
     """
-    materialize(model)  # an image network does not fill all of it
-    long = [name for name, tensor in checkpoint.state.items() if tensor.ndim == 5 and tensor.shape[2] != 1]
-    if long:
-        raise WeightsError(
-            f"{checkpoint.path!r} is no image network: {long[0]} sees {checkpoint.state[long[0]].shape[2]} frames. "
-            "load_checkpoint reads the weights of video networks."
-        )
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not is_kept(name)}
-    checkpoint = replace(checkpoint, state=inflate(checkpoint.state, expected, how))
-    _leave_out_classifier(checkpoint, expected)
-    model.load_state_dict(_fit(checkpoint, expected, model, adapt_stems=adapt_stems), strict=False)
-    model.pretrained_cfg = {**model.pretrained_cfg, "tag": "", "labels": None}  # nothing that it was named for
-    if model.config.in_chans == 3:
-        taken_over = {key: list(values) for key, values in normalisation.items()}
-        model.pretrained_cfg = {**model.pretrained_cfg, **taken_over}
+    fitted = _choose(checkpoints, lambda c: _fit_image(c, model, how, adapt_stems=adapt_stems))
+    _tell(fitted, len(checkpoints))
+    _fill_from_image(model, fitted, normalisation)
 
 
 def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[str, Tensor]:
@@ -180,43 +253,15 @@ def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[st
         FileNotFoundError: there is no such file.
         WeightsError: the file cannot be read, or is not what the record says.
     """
-    checkpoint = read_checkpoint(path)
-    if record.source_layout not in (None, checkpoint.layout.name):
+    checkpoints = read_checkpoints(path)
+    if record.source_layout is not None and record.source_layout not in [c.layout.name for c in checkpoints]:
         raise WeightsError(
-            f"{checkpoint.path!r} is in the layout of {checkpoint.layout.title}, which {record.name} is not published "
-            "in: it is another file"
+            f"{checkpoints[0].path!r} is in the layout of {checkpoints[0].layout.title}, which {record.name} is not "
+            "published in: it is another file"
         )
     with torch.device("meta"):
         model = build(record.config)
-    return _fit(checkpoint, model.state_dict(), model)
-
-
-def _unwrap(content: Any, path: str) -> dict[str, Tensor]:
-    """The state dict inside whatever a training loop saved."""
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
-    found = list(_state_dicts(content, ""))
-    if not found:
-        keys = ", ".join(map(repr, list(content)[:_SHOWN])) or "nothing"
-        raise WeightsError(f"{path!r} holds no tensors where weights are looked for; at its top it has {keys}")
-    # An average may be empty, or hold parameters only: the next has the statistics of batch norms too.
-    complete = [(key, s) for key, s in found if any(name.endswith(("running_var", "_riv")) for name in s)]
-    key, state = (complete or found)[0]
-    if key.rpartition(".")[2] in _AVERAGED:
-        _log.info("%s: the averaged weights (%s) are taken", path, key)
-    return state
-
-
-def _state_dicts(content: Mapping[Any, Any], key: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The state dicts in a training loop's dict, with the keys they stand under, the best first."""
-    nested = [name for name in _NESTED if isinstance(content.get(name), Mapping)]
-    for name in nested:
-        yield from _state_dicts(content[name], f"{key}.{name}".lstrip("."))
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor) and name != "n_averaged"}
-    while prefix := next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if state:
-        yield key, state
+    return _choose(checkpoints, lambda c: _fit(c, model.state_dict(), model)).state
 
 
 def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -228,54 +273,205 @@ def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _leave_out_classifier(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> None:
-    """Drops the classifier on both sides where the numbers of classes differ: the network keeps its own."""
+def _unused(network: VideoNetwork[Any]) -> frozenset[str]:
+    """The tensors of a whole network that the one of a FeatureNetwork lacks."""
+    with torch.device("meta"):
+        whole = build(network.config)
+    return frozenset(whole.state_dict().keys() - network.state_dict().keys())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network of a file that fits the one that is to be filled.
+
+    Attributes:
+        checkpoint: the network in the file.
+        state: what is to be loaded.
+        aside: names in the file that are not of the network.
+        notes: what else is to be said, in words.
+    """
+
+    checkpoint: Checkpoint
+    state: dict[str, Tensor]
+    aside: list[str]
+    notes: list[str]
+
+
+def _choose(checkpoints: list[Checkpoint], fit: Callable[[Checkpoint], Fit]) -> Fit:
+    """The network of a file that fits wholly; of several, the average.
+
+    Raises:
+        WeightsError: none fits, or several that are not the same.
+    """
+    fitting: list[Fit] = []
+    failures: list[tuple[bool, WeightsError]] = []
+    for checkpoint in checkpoints:
+        found = _tried(fit, checkpoint)
+        if isinstance(found, Fit):
+            fitting.append(found)
+        else:
+            failures.append((checkpoint.is_average, found))
+    if not fitting:
+        _, first = min(failures, key=lambda failure: failure[0])
+        if len(checkpoints) == 1:
+            raise first
+        places = describe_places([c.place for c in checkpoints])
+        raise WeightsError(f"none of the networks in it ({places}) fits. Of one of them: {first}") from first
+    averages = [found for found in fitting if found.checkpoint.is_average]
+    candidates = averages or fitting
+    others = [found for found in candidates[1:] if not _is_same(candidates[0].state, found.state)]
+    if others:
+        places = describe_places([found.checkpoint.place for found in (candidates[0], *others)])
+        raise WeightsError(
+            f"{checkpoints[0].path!r} has several networks that fit, under {places}, with different weights: name the "
+            "one that is meant, as in load_checkpoint(model, path, prefix=...)"
+        )
+    return candidates[0]
+
+
+def _tried(fit: Callable[[Checkpoint], Fit], checkpoint: Checkpoint) -> Fit | WeightsError:
+    try:
+        return fit(checkpoint)
+    except WeightsError as error:
+        return error
+
+
+def _is_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _tell(fitted: Fit, networks: int) -> None:
+    """Says what was taken and what was left aside, where that is not the whole file."""
+    checkpoint = fitted.checkpoint
+    if checkpoint.is_average:
+        _log.info("%s: the averaged weights (%s) are taken", checkpoint.path, printable(checkpoint.place))
+    for note in fitted.notes:
+        _log.info("%s: %s", checkpoint.path, note)
+    before = f"{checkpoint.place}." if checkpoint.place else ""
+    aside = describe_aside([*(f"{before}{name}" for name in fitted.aside), *checkpoint.others])
+    if aside:
+        where = f"the network under {printable(checkpoint.place)!r}" if before else "the network"
+        _log.warning("%s: %s is read; left aside: %s", checkpoint.path, where, aside)
+
+
+def _fit_image(checkpoint: Checkpoint, model: VideoNetwork[Any], how: Inflation, *, adapt_stems: bool) -> Fit:
+    """An image network inflated to those parts of a video network that image networks have."""
+    long = [name for name, tensor in checkpoint.state.items() if tensor.ndim == 5 and tensor.shape[2] != 1]
+    if long:
+        raise WeightsError(
+            f"{checkpoint.path!r} is no image network: {printable(long[0], 80)} sees "
+            f"{checkpoint.state[long[0]].shape[2]} frames. load_checkpoint reads the weights of video networks."
+        )
+    whole = model.state_dict()
+    expected = {name: tensor for name, tensor in whole.items() if not is_kept(name)}
+    checkpoint = replace(checkpoint, state=inflate(checkpoint.state, expected, how))
+    fitted = _fit(checkpoint, expected, model, adapt_stems=adapt_stems, new_classifier=True)
+    size = sum(tensor.numel() for tensor in fitted.state.values())
+    if sum(tensor.numel() for name, tensor in whole.items() if not name.startswith(_HEAD)) > _MOST_TIMES * size:
+        raise WeightsError(f"{checkpoint.path!r} is too small an image network for this one ({model.config})")
+    return fitted
+
+
+def _fill_from_image(model: VideoNetwork[Any], fitted: Fit, normalisation: Mapping[str, Sequence[float]]) -> None:
+    materialize(model)  # an image network does not fill all of it
+    model.load_state_dict(fitted.state, strict=False)
+    model.pretrained_cfg = {**model.pretrained_cfg, "tag": "", "labels": None}  # nothing that it was named for
+    if model.config.in_chans == 3:
+        taken_over = {key: list(values) for key, values in normalisation.items()}
+        model.pretrained_cfg = {**model.pretrained_cfg, **taken_over}
+
+
+def _has_other_classifier(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> bool:
+    """Whether the numbers of classes differ, so that the network keeps its own classifier."""
     theirs, ours = checkpoint.state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
     if theirs is not None and ours is not None and theirs.shape == ours.shape:
-        return
-    if theirs is not None and theirs.ndim != 1:
-        return  # no classifier of another size but something else, which does not fit
-    _log.info(
-        "%s: classifier of %s classes left out, the network's own has %s",
-        checkpoint.path,
-        "no" if theirs is None else len(theirs),
-        "none" if ours is None else len(ours),
-    )
-    for name in _CLASSIFIER:
-        checkpoint.state.pop(name, None)
-        expected.pop(name, None)
+        return False
+    # Another shape is no classifier of another size but something else, which does not fit.
+    return theirs is None or theirs.ndim == 1
 
 
 def _fit(
-    checkpoint: Checkpoint, expected: Mapping[str, Tensor], model: VideoNetwork[Any], *, adapt_stems: bool = False
-) -> dict[str, Tensor]:
+    checkpoint: Checkpoint,
+    expected: Mapping[str, Tensor],
+    model: VideoNetwork[Any],
+    *,
+    adapt_stems: bool = False,
+    new_classifier: bool = False,
+    unused: frozenset[str] | None = None,
+) -> Fit:
     """The checkpoint's tensors, if they are the expected ones of the network.
+
+    Args:
+        checkpoint: a network in a file.
+        expected: the tensors that the network has.
+        model: the network.
+        adapt_stems: as in :func:`load_checkpoint`.
+        new_classifier: likewise.
+        unused: of a network for features, the tensors that it lacks; None for any other.
 
     Raises:
         WeightsError: missing, unexpected or wrong-shaped tensors.
     """
-    state = dict(checkpoint.state)
+    state, expected, notes = dict(checkpoint.state), dict(expected), []
+    if new_classifier and _has_other_classifier(checkpoint, expected):
+        theirs, ours = state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
+        counts = ("no" if theirs is None else len(theirs), "none" if ours is None else len(ours))
+        notes.append(f"classifier of {counts[0]} classes left out, the network's own has {counts[1]}")
+        for name in [name for name in state if name.startswith(_HEAD)]:
+            del state[name]
+        for name in _CLASSIFIER:
+            expected.pop(name, None)
+    if unused is not None:
+        left_out = [name for name in state if name in unused or name.startswith(_HEAD)]
+        stages = sorted({name.split(".")[0 if name.startswith(_HEAD) else 1] for name in left_out})
+        if left_out:
+            notes.append(
+                f"{', '.join(printable(s, 40) for s in stages[:6])} left out, which a network for features lacks"
+            )
+        for name in left_out:
+            del state[name]
     if adapt_stems:
         for name in [name for name in state if name.endswith("stem.conv1.conv.weight") and name in expected]:
-            state[name] = _adapt_stem(state[name], expected[name].shape[1])
+            state[name] = _adapt_stem(state[name], expected[name])
+    roots = checkpoint.roots | {"slow", "fast", "lateral", "pathway", "head"}
+    leftover = [name for name in state if name not in expected]
+    # Caffe2's names have no dots that would say what belongs together.
+    own = [name for name in leftover if name.partition(".")[0] in roots or checkpoint.layout.name == "caffe2"]
     problems = [
         _problem("missing", [name for name in expected if name not in state]),
-        _problem("unexpected", [name for name in state if name not in expected]),
+        _problem("unexpected", own),
         _problem(
             "of another shape",
             [
-                f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+                f"{name} {printable(tuple(state[name].shape), 80)} instead of {tuple(tensor.shape)}"
                 for name, tensor in expected.items()
                 if name in state and state[name].shape != tensor.shape
             ],
         ),
     ]
     if any(problems):
+        under = f" (under {printable(checkpoint.place)!r})" if checkpoint.place else ""
         raise WeightsError(
-            f"{checkpoint.path!r}, in the layout of {checkpoint.layout.title}, does not fit the network "
+            f"{checkpoint.path!r}{under}, in the layout of {checkpoint.layout.title}, does not fit the network "
             f"({model.config}): {'; '.join(p for p in problems if p)}.{_names_that_fit(checkpoint.layout, model)}"
+            f"{_not_loaded(checkpoint.unread)}"
         )
-    return {name: state[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
+    fitted = {name: state[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
+    return Fit(checkpoint, fitted, sorted(set(leftover) - set(own)), notes)
+
+
+def _not_loaded(unread: Mapping[str, str]) -> str:
+    """Says which objects of a file were passed over, for one in which something is missing."""
+    if not unread:
+        return ""
+    shown = ", ".join(
+        f"{printable(place, 60)} ({printable(kind, 60)})" for place, kind in list(unread.items())[:_SHOWN]
+    )
+    return (
+        f". Not loaded, since objects could run code or are no plain tensors: {shown}"
+        f"{'' if len(unread) <= _SHOWN else ', ...'}. If the weights are there, read the file with its own project and "
+        "save the state dict alone"
+    )
 
 
 def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -289,12 +485,13 @@ def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
-def _adapt_stem(weight: Tensor, channels: int) -> Tensor:
-    """A stem for RGB as one for so many channels: their sum for one, else repeated and scaled to the same response.
+def _adapt_stem(weight: Tensor, expected: Tensor) -> Tensor:
+    """A stem for RGB as one for other channels: their sum for one, else repeated and scaled to the same response.
 
     What timm does (timm/models/_manipulate.py, adapt_input_conv), which takes 2-D convolutions only.
     """
-    if weight.ndim != 5 or weight.shape[1] != 3 or channels == 3:
+    channels = expected.shape[1] if expected.ndim == 5 else 3
+    if channels == 3 or weight.shape != (expected.shape[0], 3, *expected.shape[2:]):
         return weight
     if channels == 1:
         return weight.sum(dim=1, keepdim=True)
@@ -305,7 +502,7 @@ def _problem(what: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}"
+    return f"{len(names)} {what}: {', '.join(printable(name) for name in names[:_SHOWN])}{more}"
 
 
 def _names_that_fit(layout: Layout, model: VideoNetwork[Any]) -> str:
@@ -338,7 +535,8 @@ def _warn_of_other_rules(checkpoint: Checkpoint, model: VideoNetwork[Any]) -> No
         and (record is None or record.source_layout != layout.name)
     ):
         differences.append(f"its frames have a mean of {layout.mean} subtracted, this network's one of {mean}")
-    alpha = re.search(r"^\s*ALPHA: (\d+)\s*$", checkpoint.config_text, re.MULTILINE)
+    # Spaces, but no line breaks, which would be gone through again from each of them.
+    alpha = re.search(r"^[ \t]*ALPHA: (\d{1,9})[ \t\r]*$", checkpoint.config_text, re.MULTILINE)
     if isinstance(config, SlowFastConfig) and alpha and int(alpha.group(1)) != config.alpha:
         differences.append(f"it was trained with alpha = {alpha.group(1)}, this network has alpha = {config.alpha}")
     if differences:
