@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, VideoNetwork, config_from_dict
 from slowfast_zoo.video.labels import load_labels
 from slowfast_zoo.video.transforms import ClipTransform
@@ -38,6 +38,14 @@ _PREPROCESSING = (
     "view_average",
     "clip_sampling",
 )
+
+
+_LONGEST_CONFIG = 16 << 20  # bytes
+# The largest numbers that are read in a configuration, some times those of any network.
+_LARGEST = {"stride": 100_000, "crop": 20_000, "scale": 20_000, "num_classes": 1_000_000, "clips": 1_000, "depths": 500}
+_LARGEST_OTHER = 10_000
+_MOST_FRAMES = 100_000
+_ALWAYS_ROOM_FOR, _BYTES_OF_A_BLOCK = 200, 1_000  # of a block, the names of its tensors alone have more bytes
 
 
 @dataclass(frozen=True)
@@ -103,10 +111,13 @@ def read_folder(name: str, cache_dir: str | os.PathLike[str] | None = None) -> F
 
 def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
     try:
+        if config_path.stat().st_size > _LONGEST_CONFIG:
+            raise ValueError(f"it has more than {_LONGEST_CONFIG} bytes")
         values = json.loads(config_path.read_text(encoding="utf-8"))
         weights = values["weights"]
         labels = values["labels"]
         preprocessing = {key: values["preprocessing"][key] for key in _PREPROCESSING if key in values["preprocessing"]}
+        _check_sizes(values["config"], preprocessing, weights_path.stat().st_size)
         ClipTransform.from_record(preprocessing)  # which checks it
         config = config_from_dict(values["config"])
         if labels is not None and len(labels) != config.num_classes:
@@ -121,12 +132,38 @@ def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
             based_on=str(values["based_on"] if weights is None else weights["name"]),
             weights_path=weights_path,
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = printable(f"it has no {error}" if isinstance(error, KeyError) else error)
         raise WeightsError(
             f"{name!r} is no network of slowfast_zoo, or one of a newer version: {config_path.name} cannot be used, "
             f"{reason}"
         ) from error
+
+
+def _check_sizes(config: Mapping[str, Any], preprocessing: Mapping[str, Any], weights_bytes: int) -> None:
+    """Compares what a folder claims with what networks have, before anything of that size is made.
+
+    Raises:
+        ValueError: a number is larger than any network's, or there are more blocks than the weights have room for.
+    """
+    for name, value in (*config.items(), *preprocessing.items()):
+        for number in _numbers(value):
+            if not abs(number) <= _LARGEST.get(name, _LARGEST_OTHER):
+                raise ValueError(f"{name} is {printable(number, 40)}, more than any network has")
+    frames, alpha = (max([1, *_numbers(config.get(name))]) for name in ("frames", "alpha"))
+    if frames * alpha > _MOST_FRAMES:
+        raise ValueError(f"its clips have {frames} x {alpha} frames, more than any network's")
+    blocks = sum(_numbers(config.get("depths")))
+    if blocks > _ALWAYS_ROOM_FOR and blocks * _BYTES_OF_A_BLOCK > weights_bytes:
+        raise ValueError(f"it has {blocks:g} blocks, more than fit into a weights file of {weights_bytes} bytes")
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers in a value of a configuration, however they are nested there."""
+    if isinstance(value, (int, float)):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [number for part in inside for number in _numbers(part)]
 
 
 def save_pretrained(
@@ -196,8 +233,8 @@ def upload(
         raise
     except Exception as error:  # the client's versions raise those of three HTTP libraries, with no common base
         raise WeightsError(
-            f"cannot upload to {repo_id!r}: {str(error).splitlines()[0]}. Writing needs a token: set HF_TOKEN, or log "
-            "in with the Hub's client (`hf auth login`)."
+            f"cannot upload to {repo_id!r}: {printable(next(iter(str(error).splitlines()), ''))}. Writing needs a "
+            "token: set HF_TOKEN, or log in with the Hub's client (`hf auth login`)."
         ) from error
 
 
