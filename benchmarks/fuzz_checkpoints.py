@@ -2,8 +2,9 @@
 
 Small files of each container are changed at random (bytes, cuts, insertions, pieces of one another, calls of functions
 that would create a file, instructions of pickles in any order, long names, large numbers, deep nesting, second ends of
-archives) and read, also as a network's weights, as the index of several files and as a folder's configuration. They are read in fresh interpreters, so that
-a crash is counted like any other failure, and with the same seed they are the same files. Needs Linux.
+archives) and read: into memory, then as the weights of a network, which none of them is. So are the index of several
+files and the configuration of a folder. They are read in fresh interpreters, so that a crash is counted like any other
+failure, and with the same seed they are the same files. Needs Linux.
 
     python -m benchmarks.fuzz_checkpoints [--inputs 18000] [--seed 0]
 """
@@ -245,14 +246,19 @@ def memory(*, forget: bool = False) -> float:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
+def is_well_said(message: str, folder: Path) -> bool:
+    """Whether a message names the file, and is one short line without control characters."""
+    return str(folder) in message and message.isprintable() and len(message) < 1500
+
+
 def child(first: int, last: int, seed: int, folder: Path) -> None:
     """Reads the inputs from ``first`` to before ``last``; a line for each, so that what ends the process is known."""
     import numpy
     import safetensors
     import torch
 
-    from slowfast_zoo.errors import WeightsError
     import slowfast_zoo as sfz
+    from slowfast_zoo.errors import WeightsError
     from slowfast_zoo.weights import read_folder
     from slowfast_zoo.weights.container import read_container
     from slowfast_zoo.weights.shards import read_file
@@ -266,7 +272,11 @@ def child(first: int, last: int, seed: int, folder: Path) -> None:
             touch(read_file(path))
         else:
             touch(read_container(path))
-            sfz.load_checkpoint(network, path)
+            try:
+                sfz.load_checkpoint(network, path)
+            except WeightsError as error:
+                if not is_well_said(str(error), folder):
+                    raise ValueError(f"message: {error}") from error
 
     files, sentinel = {**valid_files(), **texts()}, folder / "ran"
     paths = {"index": folder / "model.safetensors.index.json", "configuration": folder / "config.json"}
@@ -291,7 +301,7 @@ def child(first: int, last: int, seed: int, folder: Path) -> None:
             read(name)
         except (WeightsError, FileNotFoundError) as error:
             message = str(error)
-            well = str(folder) in message and message.isprintable() and len(message) < 1500
+            well = is_well_said(message, folder)
             message = re.sub(r"\d+", "N", message.replace(str(folder), "FOLDER"))
             told = {"how": "refused" if well else "message", "message": message}
         except BaseException as error:
