@@ -72,6 +72,19 @@ def open_container(av: ModuleType, media: Any, **options: Any) -> InputContainer
     return container
 
 
+def let_go(container: InputContainer, stream: VideoStream) -> None:
+    """Closes what was opened, once its decoder's threads are at rest.
+
+    Where anyone has called ``av.logging.set_level`` (torchvision did, as long as it read videos), a decoder thread that
+    logs waits for Python's lock. PyAV holds it while it waits for those threads as it frees them: for ever. Flushing
+    waits for the threads too, without the lock.
+    """
+    decoder: Any = stream.codec_context
+    if decoder is not None:
+        decoder.flush_buffers()
+    container.close()
+
+
 def stated_size(container: InputContainer) -> int | None:
     """The bytes of what was opened, or None where nothing says how many: a negative number before PyAV 19."""
     size = container.size
