@@ -304,7 +304,10 @@ class VideoReader:
         self._by_dts = self._lacks_pts()
         first = next(self._frames, None)
         if first is None:
-            raise VideoDecodeError(self.name, "no frame can be decoded" + (f": {self._damage}" if self._damage else ""))
+            why = f": {self._damage}" if self._damage else ""
+            if "webp" in self._file.format.name:
+                why = ": perhaps an animated WebP, which FFmpeg before 9 (PyAV before 19) does not read; save it as GIF or MP4"
+            raise VideoDecodeError(self.name, f"no frame can be decoded{why}")
         stamp = self._stamp_of(first.frame)
         self._timed = stamp is not None
         if self._by_dts:
