@@ -306,7 +306,7 @@ class VideoReader:
         if first is None:
             why = f": {self._damage}" if self._damage else ""
             if "webp" in self._file.format.name:
-                why = ": perhaps an animated WebP, which FFmpeg before 9 (PyAV before 19) does not read; save it as GIF or MP4"
+                why = ": perhaps an animated WebP, which FFmpeg reads from 9 (PyAV 19) on; save it as GIF or MP4"
             raise VideoDecodeError(self.name, f"no frame can be decoded{why}")
         stamp = self._stamp_of(first.frame)
         self._timed = stamp is not None
