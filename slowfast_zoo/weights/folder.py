@@ -287,7 +287,8 @@ def _state_of(model: VideoNetwork[Any], config: Mapping[str, Any]) -> dict[str, 
         )
     if any(tensor.is_meta for tensor in state.values()):
         raise ValueError("the network is on the meta device and has no values to save: load its weights first")
-    return {name: state[name] for name in wanted}
+    # FSDP's are parts, which all processes put together.
+    return {name: getattr(state[name], "full_tensor", lambda t=state[name]: t)() for name in wanted}
 
 
 def _remedy(names: Sequence[str]) -> str:
