@@ -47,7 +47,7 @@ def fitting_network(
             return network, data.with_labels(own)
         network.reset_classifier(count)
         return network, data
-    network = unwrapped(model)
+    network = unwrapped(model, said="expected a model name or a network from create_model, got")
     _check_kind(network)
     if crop is not None:
         raise ValueError("crop goes with the name of a model; a network has its own: create_model(..., crop=...)")

@@ -192,7 +192,7 @@ def explain(
         ValueError: there is no such layer or class, the network has no classifier, or not one box for each clip;
             shapes that do not fit.
     """
-    network = unwrapped(model, said="expected a network from create_model, with its head")
+    network = unwrapped(model, said="expected a network from create_model, with its head, not")
     if not isinstance(network, VideoNetwork):
         raise TypeError(f"expected a network from create_model, with its head, not {type(model).__name__}")
     if not network.num_classes:

@@ -213,7 +213,7 @@ class _Graph(nn.Module):
 
     def __init__(self, model: Any, output: str | None, out_indices: Sequence[int] | None) -> None:
         super().__init__()
-        model = unwrapped(model)
+        model = unwrapped(model, said="expected a model name or a network from create_model, got")
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("the network is on the meta device and has no values to export")
         if (model.network if isinstance(model, FeatureNetwork) else model).optimized:

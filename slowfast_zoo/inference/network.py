@@ -33,7 +33,7 @@ def loaded(model_or_name: str | nn.Module, pretrained: bool) -> Any:
         model = create_model(model_or_name, pretrained=pretrained)
     if isinstance(model, type) or not isinstance(model, nn.Module):
         raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
-    network = unwrapped(model)
+    network = unwrapped(model, said="expected a model name or a network from create_model, got")
     if not isinstance(network, VideoNetwork):
         raise TypeError(f"expected a model name or a network from create_model, got {type(network).__name__}")
     return network

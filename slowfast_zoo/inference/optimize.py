@@ -110,7 +110,7 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
             anything.
         ValueError: an optimised network, or one on the meta device.
     """
-    model = unwrapped(model, said="optimize_for_inference takes a network from create_model")
+    model = unwrapped(model, said="optimize_for_inference takes a network from create_model, not")
     network: Any = model.network if isinstance(model, FeatureNetwork) else model
     if network.optimized:
         raise ValueError("this network is optimised already; for another dtype, optimise the one that it was made from")

@@ -12,7 +12,7 @@ from torch import nn
 INSIDE = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 
 
-def unwrapped(model: Any, *, said: str = "expected a network from create_model") -> Any:
+def unwrapped(model: Any, *, said: str = "expected a network from create_model, not") -> Any:
     """The network from ``create_model`` inside a wrapper, or the network itself.
 
     Wrappers are known by what they hold, not by their names: one module under one of the names that PyTorch uses
@@ -45,7 +45,7 @@ def unwrapped(model: Any, *, said: str = "expected a network from create_model")
         more = f" with {len(networks)} networks in it: pass the one that is meant"
     elif networks:
         more = " of the network and other layers: pass the network alone"
-    raise TypeError(f"{said}, not {type(model).__name__}{more}")
+    raise TypeError(f"{said} {type(model).__name__}{more}")
 
 
 def inside(module: Any) -> Any:
