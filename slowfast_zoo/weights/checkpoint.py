@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.models import ARCHITECTURES, SlowFastConfig, VideoNetwork, build, materialize
+from slowfast_zoo.models import ARCHITECTURES, SlowFastConfig, VideoNetwork, build, materialize, unwrapped
 
 from .container import read_container
 from .layouts import LAYOUTS, Layout, recognise
@@ -114,11 +114,9 @@ def load_checkpoint(
         WeightsError: the file cannot be read, or its tensors are not those of the network: missing, unexpected or of
             another shape. The message names the first few. The network is then unchanged.
     """
+    model = unwrapped(model)
     if not isinstance(model, VideoNetwork):
-        raise TypeError(
-            f"load_checkpoint takes a network made by create_model, not {type(model).__name__}; inside a wrapper it is "
-            "wrapper.module"
-        )
+        raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(model).__name__}")
     on_meta = next(model.parameters()).is_meta
     checkpoint = read_checkpoint(path, mapped=not on_meta)
     if checkpoint.layout.name == "image":
