@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,15 @@ import torch
 from torch import Tensor
 
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.models import ARCHITECTURES, SlowFastConfig, VideoNetwork, build, materialize, unwrapped
+from slowfast_zoo.models import (
+    ARCHITECTURES,
+    FeatureNetwork,
+    SlowFastConfig,
+    VideoNetwork,
+    build,
+    materialize,
+    unwrapped,
+)
 
 from .container import read_container
 from .layouts import LAYOUTS, Layout, recognise
@@ -25,6 +34,10 @@ _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _SHOWN = 3  # names in an error before the rest is counted
+_LONGEST_SHOWN = 100  # characters of a name in an error
+# Components of a name, its characters, and parts of a file that are looked at for where a network is: no network in use
+# comes near, and a file made to take time does.
+_DEEPEST, _LONGEST_START, _MOST_PARTS = 32, 1000, 1000
 
 # Where training loops put the weights, what is to be preferred first: an average of the weights was kept to be used.
 _AVERAGED = ("state_dict_ema", "model_ema", "ema", "shadow")
@@ -78,7 +91,7 @@ def named_checkpoint(content: Any, name: str) -> Checkpoint:
     state = _unwrap(content, name)
     layout = recognise(state)
     if layout is None:
-        names = ", ".join(list(state)[:_SHOWN]) or "none"
+        names = _first(state)
         raise WeightsError(
             f"{name!r} is in no layout that is known ({', '.join(known.title for known in LAYOUTS)}); its tensors are "
             f"named {names}, ..."
@@ -89,20 +102,27 @@ def named_checkpoint(content: Any, name: str) -> Checkpoint:
 
 
 def load_checkpoint(
-    model: VideoNetwork[Any],
+    model: VideoNetwork[Any] | FeatureNetwork,
     path: str | os.PathLike[str],
     *,
+    prefix: str | Callable[[str], str | None] | None = None,
     new_classifier: bool = False,
     adapt_stems: bool = False,
 ) -> None:
     """Reads a checkpoint into a network of its architecture, strictly.
 
-    An image ResNet (torchvision's or timm's) is inflated: see :func:`load_image_weights`.
+    The network may be a part of what the file holds, as in a training loop's: its tensors under any prefix, beside
+    others (a loss, metrics, another head, a queue). The part that fits the network wholly is taken, and a warning names
+    what is left aside. Of two that fit, an average of the weights is taken (a prefix with "ema" in it); any other two
+    are refused. An image ResNet (torchvision's or timm's) is inflated: see :func:`load_image_weights`.
 
     Args:
-        model: the network, changed in place. One on the meta device gets the checkpoint's tensors as its own.
+        model: the network, changed in place. One on the meta device gets the checkpoint's tensors as its own. One made
+            with ``features_only`` takes what it has of a whole network's.
         path: a file of this library, PySlowFast (also in Caffe2), PyTorchVideo, MMAction2 or GluonCV, recognised by its
             content.
+        prefix: what the names of the network's tensors begin with in the file, such as "encoder_q."; or a function from
+            a name in the file to the name without it, or to None for what is to be left aside. None looks for it.
         new_classifier: keep the network's own classifier where the checkpoint's has another number of classes, or none;
             said in one line of the log. What ``create_model(..., num_classes=...)`` does.
         adapt_stems: fit weights for three channels to a network on another number, as timm does. What
@@ -112,13 +132,20 @@ def load_checkpoint(
         FileNotFoundError: there is no such file.
         TypeError: ``model`` is not a network of this library.
         WeightsError: the file cannot be read, or its tensors are not those of the network: missing, unexpected or of
-            another shape. The message names the first few. The network is then unchanged.
+            another shape. The message names the first few. The network is then unchanged. Also where two parts of the
+            file fit.
     """
-    model = unwrapped(model)
+    given: Any = unwrapped(model)
+    if isinstance(given, FeatureNetwork):
+        _load_features(given, path, prefix)
+        return
+    model = given
     if not isinstance(model, VideoNetwork):
         raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(model).__name__}")
     on_meta = next(model.parameters()).is_meta
-    checkpoint = read_checkpoint(path, mapped=not on_meta)
+    checkpoint = _checkpoint_for(
+        model, path, prefix, mapped=not on_meta, new_classifier=new_classifier, adapt_stems=adapt_stems
+    )
     if checkpoint.layout.name == "image":
         load_inflated(model, checkpoint, "center", adapt_stems=adapt_stems)
         return
@@ -132,6 +159,128 @@ def load_checkpoint(
     model.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
     if on_meta and model.num_classes and _CLASSIFIER[0] not in state:
         model.reset_classifier(model.num_classes)
+
+
+def _load_features(model: FeatureNetwork, path: str | os.PathLike[str], prefix: Any) -> None:
+    """The stages that are there, from a checkpoint of the whole network."""
+    inner: VideoNetwork[Any] = model.network
+    with torch.device("meta"):
+        whole = build(inner.config)
+    whole.pretrained_cfg = inner.pretrained_cfg
+    checkpoint = _checkpoint_for(whole, path, prefix, mapped=True, new_classifier=True, adapt_stems=False)
+    expected = whole.state_dict()
+    _leave_out_classifier(checkpoint, expected)
+    state = _fit(checkpoint, expected, whole)
+    _warn_of_other_rules(checkpoint, whole)
+    inner.load_state_dict({name: state[name] for name in inner.state_dict()})
+
+
+def _checkpoint_for(
+    model: VideoNetwork[Any],
+    path: str | os.PathLike[str],
+    prefix: str | Callable[[str], str | None] | None,
+    *,
+    mapped: bool,
+    new_classifier: bool,
+    adapt_stems: bool,
+) -> Checkpoint:
+    """A file's part that is the network's; where none is, what the whole file holds, which then tells why not."""
+    name = os.fspath(path)
+    content = read_container(path, mapped=mapped)
+    state = _unwrap(content, name)
+    if prefix is not None:
+        find = prefix if callable(prefix) else _without(prefix)
+        chosen = {found: tensor for old, tensor in state.items() if (found := find(old)) is not None}
+        if not chosen:
+            raise WeightsError(f"{name!r} holds no tensor under {prefix!r}; its tensors are named {_first(state)}")
+        return named_checkpoint(_like(content, chosen), name)
+
+    def fits(checkpoint: Checkpoint) -> bool:
+        expected = model.state_dict()
+        trial = replace(checkpoint, state=dict(checkpoint.state))
+        if new_classifier:
+            _leave_out_classifier(trial, expected, is_trial=True)
+        try:
+            _fit(trial, expected, model, adapt_stems=adapt_stems)
+        except WeightsError:
+            return False
+        return True
+
+    error: WeightsError | None = None
+    try:
+        whole = named_checkpoint(content, name)
+        if whole.layout.name == "image" or fits(whole):
+            return whole
+    except WeightsError as unknown:
+        error = unknown
+    least = sum(not key.endswith("num_batches_tracked") and key not in _CLASSIFIER for key in model.state_dict())
+    parts: dict[str, tuple[Checkpoint, list[str]]] = {}
+    for start in _common_starts(state, least):
+        part, aside = _own_part({key[len(start) :]: t for key, t in state.items() if key.startswith(start)}, model)
+        if part is not None and fits(candidate := named_checkpoint(_like(content, part), name)):
+            others = [key for key in state if not key.startswith(start)] + [start + key for key in aside]
+            parts[start] = candidate, others
+    averaged = [start for start in parts if "ema" in start.lower()]
+    if len(parts) > 1 and len(averaged) != 1:
+        raise WeightsError(
+            f"{name!r} holds more than one network that fits, under {', '.join(map(repr, parts))}: choose with "
+            f"load_checkpoint(model, path, prefix={next(iter(parts))!r})"
+        )
+    if not parts:
+        if error:
+            raise error
+        return whole
+    checkpoint, others = parts[averaged[0] if len(parts) > 1 else next(iter(parts))]
+    if others:
+        shown = ", ".join(repr(key[:_LONGEST_SHOWN]) for key in others[:_SHOWN])
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        warnings.warn(f"{name!r}: tensors that are not the network's are left aside: {shown}{more}", stacklevel=3)
+    return checkpoint
+
+
+def _without(prefix: str) -> Callable[[str], str | None]:
+    return lambda name: name[len(prefix) :] if name.startswith(prefix) else None
+
+
+def _like(content: Any, state: dict[str, Tensor]) -> dict[str, Any]:
+    """The state dict, beside what the file tells of its training."""
+    config_text = content.get("cfg") if isinstance(content, Mapping) else None
+    return {"state_dict": state, "cfg": config_text} if isinstance(config_text, str) else {"state_dict": state}
+
+
+def _common_starts(state: Mapping[str, Tensor], least: int) -> list[str]:
+    """What at least so many names begin with, in whole components; first the empty one."""
+    counts: Counter[str] = Counter()
+    for name in state:
+        end = 0
+        for _ in range(_DEEPEST):
+            counts[name[:end]] += 1
+            end = name.find(".", end) + 1
+            if not end or end > _LONGEST_START:
+                break
+    return [start for start, count in counts.items() if count >= least]
+
+
+def _own_part(state: dict[str, Tensor], model: VideoNetwork[Any]) -> tuple[dict[str, Tensor] | None, list[str]]:
+    """What of a state dict may be the network's, and the names of what is not.
+
+    Where the network has anything under the first component of a name, all that stands there counts as its own: a block
+    too many is a difference, and no other part of the file.
+    """
+    tops: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        tops.setdefault(name.partition(".")[0], {})[name] = tensor
+    layout = recognise(state)
+    if layout is None or layout.name in ("image", "caffe2") or len(tops) > _MOST_PARTS:
+        return None, []
+    expected = model.state_dict().keys()
+    aside = [top for top, part in tops.items() if expected.isdisjoint(layout.convert(part))]
+    own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in aside}
+    return own, [name for name in state if name not in own]
+
+
+def _first(state: Mapping[str, Tensor]) -> str:
+    return ", ".join(name[:_LONGEST_SHOWN] for name in list(state)[:_SHOWN]) or "none"
 
 
 def load_inflated(
@@ -211,7 +360,10 @@ def _state_dicts(content: Mapping[Any, Any], key: str) -> Iterator[tuple[str, di
     for name in nested:
         yield from _state_dicts(content[name], f"{key}.{name}".lstrip("."))
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor) and name != "n_averaged"}
-    while prefix := next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None):
+    for _ in range(_DEEPEST):  # each round copies every name
+        prefix = next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None)
+        if prefix is None:
+            break
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     if state:
         yield key, state
@@ -226,22 +378,27 @@ def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _leave_out_classifier(checkpoint: Checkpoint, expected: dict[str, Tensor]) -> None:
+def _leave_out_classifier(checkpoint: Checkpoint, expected: dict[str, Tensor], *, is_trial: bool = False) -> None:
     """Drops the classifier on both sides where the numbers of classes differ: the network keeps its own."""
     theirs, ours = checkpoint.state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
     if theirs is not None and ours is not None and theirs.shape == ours.shape:
         return
     if theirs is not None and theirs.ndim != 1:
         return  # no classifier of another size but something else, which does not fit
+    if not is_trial:
+        _tell_of_classifier(checkpoint, theirs, ours)
+    for name in _CLASSIFIER:
+        checkpoint.state.pop(name, None)
+        expected.pop(name, None)
+
+
+def _tell_of_classifier(checkpoint: Checkpoint, theirs: Tensor | None, ours: Tensor | None) -> None:
     _log.info(
         "%s: classifier of %s classes left out, the network's own has %s",
         checkpoint.path,
         "no" if theirs is None else len(theirs),
         "none" if ours is None else len(ours),
     )
-    for name in _CLASSIFIER:
-        checkpoint.state.pop(name, None)
-        expected.pop(name, None)
 
 
 def _fit(
