@@ -54,12 +54,14 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
 
     Returns:
         Dicts, lists, tuples, numbers, strings, bytes, None, ``torch.dtype`` and tensors on the CPU. Numpy's arrays
-        come as tensors, its scalars as numbers, parameters as plain tensors, ordered dicts as dicts.
+        come as tensors, its scalars as numbers, parameters as plain tensors, ordered dicts and what is derived from a
+        dict as dicts. Everything else (objects of any class, sets, complex, sparse and quantised tensors) comes as an
+        :class:`~slowfast_zoo.weights.pickled.Unread` that has its name; in a dict, what has no plain key is left out.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the file cannot be opened.
-        WeightsError: it is no checkpoint, a damaged one, or one that holds more than data. The message names the file,
+        WeightsError: it is no checkpoint, a damaged one, or one that is a single object instead of data. The message names the file,
             what it looks like and what is wrong with it.
     """
     name = os.fspath(path)
@@ -160,6 +162,8 @@ def _torch_zip(content: mmap.mmap) -> Any:
     if sum(storage.nbytes for storage in pickles.storages.values()) > len(content):
         raise RefusedError("claims more bytes than it has")  # as records can that are all in one place
     for key, storage in pickles.storages.items():
+        if storage.is_unread:
+            continue
         start, size = find(f"data/{key}")
         if storage.nbytes > size:
             raise RefusedError(f"claims {storage.nbytes} bytes for a storage of {size}")
@@ -174,7 +178,10 @@ def _torch_older(content: mmap.mmap) -> Any:
         raise RefusedError("is of a version that torch does not write")
     pickles.load()
     value = pickles.load()
-    for key in pickles.plain(pickles.load()):
+    keys = pickles.plain(pickles.load())
+    if not isinstance(keys, list):
+        raise RefusedError("has no list of its storages")
+    for key in keys:
         storage = pickles.storages[key]
         (count,) = struct.unpack("<q", content.read(8))
         start = content.tell()
@@ -182,7 +189,8 @@ def _torch_older(content: mmap.mmap) -> Any:
             raise RefusedError(f"claims {storage.nbytes} bytes for a storage of {count} numbers")
         if storage.nbytes > len(content) - start:
             raise RefusedError("ends before its storages do")
-        storage.numbers = numbers(_copied(content, start, storage.nbytes), storage.dtype, "little")
+        if not storage.is_unread:
+            storage.numbers = numbers(_copied(content, start, storage.nbytes), storage.dtype, "little")
         content.seek(start + storage.nbytes)
     return pickles.plain(value)
 

@@ -2,7 +2,8 @@
 
 A pickle is a program that may name any function and call it. :class:`Pickles` follows the few instructions that data
 needs, and of the functions it knows only those in ``_CALLS``, all of which are here: torch's and numpy's own would make
-whatever size they are asked for.
+whatever size they are asked for. In place of everything else that a pickle names, calls or makes stands an
+:class:`Unread`, so that what training loops keep beside the weights does not matter; nothing is ever looked up.
 """
 
 from __future__ import annotations
@@ -52,16 +53,33 @@ _CONSTANTS = {
 }
 
 
-# What training loops keep beside the weights: nothing is made of it.
-_IGNORED = (
-    "argparse.Namespace",
-    "builtins.complex",
-    "builtins.frozenset",
-    "builtins.set",
-    "builtins.slice",
-    "torch.device",
-)
-_IGNORED_MODULES = ("mmengine.logging.history_buffer.",)
+# Numbers that no network here has: their storages are passed over.
+_UNREAD_STORAGES = {
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "QInt8Storage": torch.qint8,
+    "QUInt8Storage": torch.quint8,
+    "QInt32Storage": torch.qint32,
+    "QUInt4x2Storage": torch.quint4x2,
+    "QUInt2x4Storage": torch.quint2x4,
+}
+_CONSTANTS |= {f"torch.{name}": dtype for name, dtype in _UNREAD_STORAGES.items()}
+
+
+class Unread:
+    """Stands for what a pickle names, calls or makes that is neither a number, a string, a tensor nor a plain container.
+
+    Attributes:
+        name: of the function, the class or the kind of number.
+        items: what it was filled with as a dict is: what a class derived from dict holds.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.items: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Unread({self.name!r:.{_SHOWN}})"
 
 
 class RefusedError(Exception):
@@ -75,6 +93,11 @@ class Storage:
     dtype: torch.dtype
     nbytes: int
     numbers: Tensor | None = None
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether its numbers are of a kind that no network here has."""
+        return self.dtype in _UNREAD_STORAGES.values()
 
 
 class Pickles:
@@ -98,7 +121,7 @@ class Pickles:
         """The next pickle's value, which :meth:`plain` finishes.
 
         Raises:
-            RefusedError: it is more than data, or more data than its file has room for.
+            RefusedError: it needs instructions that data does not, or more data than its file has room for.
             Exception: of any kind: it is damaged.
         """
         stack: list[Any] = []
@@ -109,7 +132,7 @@ class Pickles:
         for instruction, argument, _ in pickletools.genops(self._stream):
             self._step()
             name = instruction.name
-            if name in ("TUPLE", "LIST", "DICT", "FROZENSET", "APPENDS", "SETITEMS", "ADDITEMS"):
+            if name in ("TUPLE", "LIST", "DICT", "FROZENSET", "APPENDS", "SETITEMS", "ADDITEMS", "INST", "OBJ"):
                 items, stack = stack, lower.pop()
             match name:
                 case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "FLOAT" | "BINFLOAT":
@@ -122,15 +145,26 @@ class Pickles:
                     stack.append(bytes(argument))
                 case "NONE":
                     stack.append(None)
-                case "EMPTY_SET":
-                    stack.append(_Ignored())
-                case "FROZENSET":
-                    stack.append(_Ignored())
+                case "EMPTY_SET" | "FROZENSET":
+                    stack.append(Unread("builtins.set"))
                 case "ADDITEMS":
-                    _checked(stack[-1], _Ignored)
-                case "NEWOBJ":
-                    stack.pop()
-                    stack[-1] = _checked(stack[-1], _Ignored)
+                    _checked(stack[-1], Unread)
+                case "INST":
+                    stack.append(Unread(argument.replace(" ", ".", 1)))
+                case "OBJ":
+                    stack.append(_instance(items[0]))
+                case "NEWOBJ" | "NEWOBJ_EX":
+                    del stack[-1 if name == "NEWOBJ" else -2 :]
+                    stack.append(_instance(stack.pop()))
+                case "POP":  # of a mark too
+                    if stack:
+                        stack.pop()
+                    else:
+                        stack = lower.pop()
+                case "POP_MARK":
+                    stack = lower.pop()
+                case "DUP":
+                    stack.append(stack[-1])
                 case "NEWTRUE" | "NEWFALSE":
                     stack.append(name == "NEWTRUE")
                 case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
@@ -154,10 +188,12 @@ class Pickles:
                     stack.append(_dict(_pairs(items)) if name == "DICT" else {})
                 case "APPEND" | "APPENDS":
                     added = items if name == "APPENDS" else [stack.pop()]
-                    _checked(stack[-1], list).extend(added)
+                    if not isinstance(stack[-1], Unread):
+                        _checked(stack[-1], list).extend(added)
                 case "SETITEM" | "SETITEMS":
                     added = items if name == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
-                    _checked(stack[-1], dict).update(_dict(_pairs(added)))
+                    filled = stack[-1].items if isinstance(stack[-1], Unread) else _checked(stack[-1], dict)
+                    filled.update(_dict(_pairs(added)))
                 case "GLOBAL":
                     stack.append(_named(*argument.split(" ", 1)))
                 case "STACK_GLOBAL":
@@ -170,7 +206,10 @@ class Pickles:
                     state = stack.pop()
                     self._fill(stack[-1], state)
                 case "BINPERSID":
-                    stack.append(self._storage(*stack.pop()))
+                    reference = _checked(stack.pop(), tuple)
+                    # The older kind also refers so to the class of a module, with its source code.
+                    is_class = reference[:1] == ("module",)
+                    stack.append(_instance(reference[1]) if is_class else self._storage(*reference))
                 case "STOP":
                     return stack.pop()
                 case "PROTO" | "FRAME":
@@ -183,7 +222,7 @@ class Pickles:
         """A loaded value, made anew with its tensors in it.
 
         Raises:
-            RefusedError: it is more than data; it is nested too deep, or holds itself; or parts of it are shared so
+            RefusedError: all of it is an object that is not read; it is nested too deep, or holds itself; or parts of it are shared so
                 often that whoever walks through it would not come to an end.
         """
         self._step()
@@ -194,13 +233,23 @@ class Pickles:
         if isinstance(value, (list, tuple)):
             return type(value)([self.plain(part, depth + 1) for part in value])
         if isinstance(value, dict):
-            return {key: self.plain(part, depth + 1) for key, part in value.items()}
-        if isinstance(value, _Ignored):
-            return None
+            # What is found under a tuple or an object, nobody looks for.
+            return {key: self.plain(part, depth + 1) for key, part in value.items() if not isinstance(key, Unread)}
         if isinstance(value, _View):
-            return value.tensor()
+            value = value.tensor()
         if isinstance(value, _Array) and value.tensor is not None:
-            return value.tensor
+            value = value.tensor
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, Unread) and value.items:
+            return self.plain(value.items, depth + 1)
+        if isinstance(value, Unread) and depth:
+            return value
+        if isinstance(value, Unread):
+            raise RefusedError(
+                f"holds objects that could run code, the first of them {value.name!r:.{_SHOWN}}: none is loaded. If you "
+                "trust the file, read it with its own project and save the state dict alone"
+            )
         raise RefusedError(f"holds an unfinished {type(value).__name__.strip('_').lower()}")
 
     def _step(self) -> None:
@@ -215,27 +264,30 @@ class Pickles:
 
     def _call(self, function: Any, arguments: Any) -> Any:
         self._spend(_checked(arguments, tuple))
-        if isinstance(function, _Ignored):
-            return function
+        if isinstance(function, Unread):
+            return Unread(function.name)
         return _CALLS[_checked(function, _Function).name](*arguments)
 
     def _fill(self, target: Any, state: Any) -> None:
         """Sets the state of what :meth:`_call` made."""
-        if isinstance(target, (dict, _Ignored)):
+        if isinstance(target, (dict, Unread)):
             return  # an ordered dict's attributes: torch keeps versions of modules there
         self._spend(_checked(state, tuple))
         if isinstance(target, _Dtype):
             _, order, base, names, fields, *_ = state
-            if order not in ("<", ">", "|") or (base, names, fields) != (None, None, None):
-                raise RefusedError("has an array of something other than numbers")
+            if order not in ("<", ">", "|"):
+                raise RefusedError("has numbers in an order of bytes that is none")
+            target.is_unread = (base, names, fields) != (None, None, None)  # records, or arrays of arrays
             target.order = "big" if order == ">" else "little"
         else:
             *_, shape, dtype, fortran, data = state
             _checked(target, _Array).tensor = _array(shape, dtype, fortran, data)
 
-    def _storage(self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None) -> Storage:
+    def _storage(self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None) -> Any:
         if kind != "storage":
             raise RefusedError("refers to something outside its pickle that is no storage")
+        if isinstance(dtype, Unread):
+            return dtype
         claimed = Storage(_checked(dtype, torch.dtype), _sizes((count,))[0] * dtype.itemsize)
         storage = self.storages.setdefault(_checked(key, str), claimed)
         if view is not None or (storage.dtype, storage.nbytes) != (claimed.dtype, claimed.nbytes):
@@ -267,24 +319,20 @@ class _Function:
     name: str
 
 
-@dataclass(frozen=True)
-class _Ignored:
-    """Something that is no part of the weights, or its class."""
-
-
 @dataclass
 class _Dtype:
     """A number type of numpy's, whose byte order comes later."""
 
     dtype: torch.dtype
     order: str = "little"
+    is_unread: bool = False
 
 
 @dataclass
 class _Array:
     """An array of numpy's, which is filled later."""
 
-    tensor: Tensor | None = None
+    tensor: Tensor | Unread | None = None
 
 
 @dataclass(frozen=True)
@@ -297,8 +345,10 @@ class _View:
     stride: Any
     dtype: torch.dtype | None = None  # other than the storage's
 
-    def tensor(self) -> Tensor:
-        flat = _checked(self.storage, Storage).numbers
+    def tensor(self) -> Tensor | Unread:
+        if _checked(self.storage, Storage).is_unread:
+            return Unread(str(self.storage.dtype))
+        flat = self.storage.numbers
         if flat is None:
             raise RefusedError("has a tensor without its numbers")
         if self.dtype is not None:
@@ -341,12 +391,15 @@ def _named(module: Any, name: Any) -> Any:
         return _Function(full)
     if full in _CONSTANTS:
         return _CONSTANTS[full]
-    if full in _IGNORED or full.startswith(_IGNORED_MODULES):
-        return _Ignored()
-    raise RefusedError(
-        f"holds objects that could run code, the first of them {full!r:.{_SHOWN}}: none is loaded. If you trust the "
-        "file, read it with its own project and save the state dict alone"
-    )
+    return Unread(full)
+
+
+def _instance(kind: Any) -> Unread:
+    """What stands for an object of a class that a pickle names."""
+    name = kind.name if isinstance(kind, (Unread, _Function)) else "builtins.object" if kind is None else None
+    if name is None:
+        raise RefusedError(f"has an object of a {type(kind).__name__} in its pickle, which is no class")
+    return Unread(name)
 
 
 def _dict(pairs: Any = ()) -> dict[Any, Any]:
@@ -354,10 +407,10 @@ def _dict(pairs: Any = ()) -> dict[Any, Any]:
 
 
 def _key(key: Any) -> Any:
-    # Hashing a tuple that is nested deep enough would end the process.
+    # Hashing a tuple that is nested deep enough would end the process. Two of these are never the same key.
     if key is None or isinstance(key, (str, bytes, float)) or (isinstance(key, int) and abs(key) < 2**63):
         return key
-    raise RefusedError("has a dict with a key that is neither a string nor a number")
+    return Unread("key")
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -366,13 +419,15 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return _checked(text, str).encode(encoding)
 
 
-def _dtype(code: Any, *_: Any) -> _Dtype:
+def _dtype(code: Any, *_: Any) -> _Dtype | Unread:
     if _checked(code, str) not in _NUMPY_DTYPES:
-        raise RefusedError(f"has an array of type {code!r:.{_SHOWN}}, which is no type of number")
+        return Unread("numpy.dtype")  # of texts, times, objects or complex numbers
     return _Dtype(_NUMPY_DTYPES[code])
 
 
-def _array(shape: Any, dtype: Any, fortran: Any, data: Any) -> Tensor:
+def _array(shape: Any, dtype: Any, fortran: Any, data: Any) -> Tensor | Unread:
+    if isinstance(dtype, Unread) or (isinstance(dtype, _Dtype) and dtype.is_unread):
+        return Unread("numpy.ndarray")
     data = _checked(data.encode("latin-1") if isinstance(data, str) else data, bytes)  # Python 2's strings are bytes
     kind = _checked(dtype, _Dtype)
     if math.prod(_sizes(shape)) * kind.dtype.itemsize != len(data):
@@ -386,22 +441,36 @@ def _array(shape: Any, dtype: Any, fortran: Any, data: Any) -> Tensor:
     return flat.reshape(shape[::-1]).permute(*range(len(shape))[::-1]).contiguous() if fortran else flat.reshape(shape)
 
 
+def _scalar(dtype: Any, data: Any = None) -> Any:
+    value = _array((), dtype, False, data)
+    return value if isinstance(value, Unread) else value.item()
+
+
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, _: Any = None, __: Any = None, bits: Any = None
-) -> _View:
-    if bits:
-        raise RefusedError("has a tensor of complex numbers")
+) -> _View | Unread:
+    if isinstance(storage, Unread) or bits:
+        return storage if isinstance(storage, Unread) else Unread("torch.Tensor")  # one that is to be conjugated
     return _View(storage, offset, size, stride)
 
 
 def _tensor_v3(
     storage: Any, offset: Any, size: Any, stride: Any, _: Any, __: Any, dtype: Any, bits: Any = None
-) -> _View:
-    if dtype is torch.bool:  # has storages of its own, and each view would be a copy
-        raise RefusedError("has bools in a storage of bytes")
-    return replace(_tensor(storage, offset, size, stride, bits=bits), dtype=_checked(dtype, torch.dtype))
+) -> _View | Unread:
+    if isinstance(dtype, Unread) or dtype is torch.bool:  # bools have storages of their own; each view would be a copy
+        return dtype if isinstance(dtype, Unread) else Unread("torch.bool")
+    view = _tensor(storage, offset, size, stride, bits=bits)
+    return view if isinstance(view, Unread) else replace(view, dtype=_checked(dtype, torch.dtype))
 
 
+def _tensor_of_class(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """A tensor of a class derived from torch's, or with attributes, is a tensor."""
+    if not isinstance(function, _Function) or function.name not in _TENSORS:
+        return Unread(function.name if isinstance(function, (_Function, Unread)) else "torch.Tensor")
+    return _CALLS[function.name](*_checked(arguments, tuple))
+
+
+_TENSORS = [f"torch._utils._rebuild_{name}" for name in ("parameter", "tensor", "tensor_v2", "tensor_v3")]
 # What a pickle may call, and what is called in its place.
 _CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encode,
@@ -410,9 +479,10 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _dict,
     "collections.defaultdict": lambda *_: {},
     "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
-    "numpy.core.multiarray.scalar": lambda dtype, data: _array((), dtype, False, data).item(),
+    "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: _array(shape, dtype, order == "F", data),
     "numpy.dtype": _dtype,
+    "torch._tensor._rebuild_from_type_v2": _tensor_of_class,
     "torch.Size": lambda sizes: _checked(sizes, tuple),
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
