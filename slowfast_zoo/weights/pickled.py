@@ -67,7 +67,7 @@ _CONSTANTS |= {f"torch.{name}": dtype for name, dtype in _UNREAD_STORAGES.items(
 
 
 class Unread:
-    """Stands for what a pickle names, calls or makes that is neither a number, a string, a tensor nor a plain container.
+    """In place of what a pickle names, calls or makes that is no number, string, tensor or plain container.
 
     Attributes:
         name: of the function, the class or the kind of number.
@@ -222,8 +222,8 @@ class Pickles:
         """A loaded value, made anew with its tensors in it.
 
         Raises:
-            RefusedError: all of it is an object that is not read; it is nested too deep, or holds itself; or parts of it are shared so
-                often that whoever walks through it would not come to an end.
+            RefusedError: all of it is an object that is not read; it is nested too deep, or holds itself; or parts of
+                it are shared so often that whoever walks through it would not come to an end.
         """
         self._step()
         if depth > _DEEPEST:
@@ -247,8 +247,8 @@ class Pickles:
             return value
         if isinstance(value, Unread):
             raise RefusedError(
-                f"holds objects that could run code, the first of them {value.name!r:.{_SHOWN}}: none is loaded. If you "
-                "trust the file, read it with its own project and save the state dict alone"
+                f"holds objects that could run code, the first of them {value.name!r:.{_SHOWN}}: none is loaded. If "
+                "you trust the file, read it with its own project and save the state dict alone"
             )
         raise RefusedError(f"holds an unfinished {type(value).__name__.strip('_').lower()}")
 
@@ -348,7 +348,7 @@ class _View:
     def tensor(self) -> Tensor | Unread:
         if _checked(self.storage, Storage).is_unread:
             return Unread(str(self.storage.dtype))
-        flat = self.storage.numbers
+        flat: Tensor | None = self.storage.numbers
         if flat is None:
             raise RefusedError("has a tensor without its numbers")
         if self.dtype is not None:
