@@ -274,13 +274,13 @@ def _train(
         board = folder.path / BOARD if tensorboard and team.rank == 0 else None
         with Board(board, trainer.history) as numbers:
             trainer.run(folder, numbers, progress=progress)
+        team.gather(None)  # until the first process has written everything
         for name in (BEST, LAST):
             if not (folder.path / name).is_dir():
                 raise FileNotFoundError(
                     f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone: train for more "
                     "epochs, or begin again with resume=False (--restart)"
                 )
-        team.gather(None)  # until the first process has written everything
     network.eval()
     return FinetuneResult(
         best=folder.path / BEST,
