@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .errors import WeightsError
-from .models import ARCHITECTURES, FeatureNetwork, NetworkConfig, SlowFastConfig, VideoNetwork, build
+from .models import ARCHITECTURES, FeatureNetwork, NetworkConfig, SlowFastConfig, VideoNetwork, build, unwrapped
 from .video.transforms import ClipTransform
 from .weights import (
     Folder,
@@ -119,6 +119,7 @@ def create_model(
         model.to(torch.get_default_device())
         if published:
             model.pretrained_cfg["based_on"] = published.name
+    model.remember_classifier()
     return network
 
 
@@ -147,7 +148,7 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
     """The transform from decoded frames to the clip that a network's weights were trained on.
 
     Args:
-        model_or_name: a network made by :func:`create_model`, or a name.
+        model_or_name: a network made by :func:`create_model`, in a wrapper or not, or a name.
         training: random scale, crop and mirroring instead of the test crop.
         **overrides: ``mean``, ``std``, ``scale``, ``crop``, ``crops``, ``channel_order``, ``flip`` or ``convention``,
             in place of the record's.
@@ -169,9 +170,9 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
         config = record.config if record else ARCHITECTURES[architecture]
         cfg = pretrained_cfg(architecture, record, config)
     else:
-        cfg = getattr(model_or_name, "pretrained_cfg", None) or {}
+        cfg = unwrapped(model_or_name).pretrained_cfg
         if not cfg:
-            raise TypeError(f"expected a network made by create_model, or a name, not {type(model_or_name).__name__}")
+            raise TypeError("the network was not made by create_model, so its preprocessing is not known")
     return ClipTransform.from_record(cfg, training=training, **overrides)
 
 
@@ -241,6 +242,7 @@ def pretrained_cfg(
     # Another crop sees the same part of the picture.
     preprocessing["scale"] = preprocessing["scale"] * config.crop // usual.crop
     preprocessing["crop"] = config.crop
+    preprocessing["crop_pct"] = config.crop / preprocessing["scale"]  # timm's word for both
     labels: Any = folder.labels if folder else record.labels if record else None
     return {
         "architecture": architecture,

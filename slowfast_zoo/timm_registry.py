@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from ._torchvision import require_timm
+from .errors import WeightsError
 from .factory import create_model, list_models, pretrained_cfg
-from .models import ARCHITECTURES
-from .weights import records
+from .models import ARCHITECTURES, VideoNetwork
+from .weights import read_folder, records
+from .weights.hub_download import hub_file
 
 __all__ = ["register_with_timm"]  # timm.models.register_model adds what it registers
+
+_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's folders, the first that is there
+# Where weights are, in a record of timm's; not what they are.
+_PLACES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")
+# What timm saves of how the network is given its input, beside its own words for it.
+_PREPROCESSING = (
+    *("mean", "std", "channel_order", "scale", "crop", "crop_pct"),
+    *("flip", "clips", "crops", "view_average", "clip_sampling"),
+)
 
 default_cfgs: dict[str, Any] = {}  # where timm.models.register_model looks for the weights of a name
 
@@ -67,19 +80,123 @@ def _entry_point(architecture: str) -> Callable[..., nn.Module]:
         pretrained: bool = False,
         pretrained_cfg: str | Mapping[str, Any] | Any = None,
         pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        global_pool: str = "avg",
+        pretrained_model_args: Any = None,  # timm has put them among the others
         **kwargs: Any,
     ) -> nn.Module:
-        if isinstance(pretrained_cfg, Mapping):
-            pretrained_cfg = pretrained_cfg.get("tag")
-        elif not isinstance(pretrained_cfg, str):  # timm's PretrainedCfg, or None
-            pretrained_cfg = getattr(pretrained_cfg, "tag", None)
-        name = f"{architecture}.{pretrained_cfg}" if pretrained_cfg else architecture
+        if global_pool != "avg":
+            raise ValueError(f"the head averages, so global_pool is 'avg', not {global_pool!r}")
+        cfg = _as_dict(pretrained_cfg)
         overlay = dict(pretrained_cfg_overlay or {})
-        if pretrained and "file" in overlay:  # timm's way to weights in a file of one's own
-            kwargs["checkpoint_path"] = overlay["file"]
-        model = create_model(name, pretrained, **kwargs)
-        model.pretrained_cfg.update(overlay)
+        if cfg.get("source") in ("local-dir", "hf-hub") and not {"file", "hf_hub_id", "state_dict"} & set(overlay):
+            model: nn.Module = _saved(architecture, cfg, pretrained, cache_dir, kwargs)
+        else:
+            model = _known(architecture, cfg, overlay, pretrained, cache_dir, kwargs)
+        record: Any = model.pretrained_cfg
+        record.update({key: value for key, value in overlay.items() if key not in _PLACES})
         return model
 
     build.__name__ = build.__qualname__ = architecture
     return build
+
+
+def _as_dict(pretrained_cfg: str | Mapping[str, Any] | Any) -> dict[str, Any]:
+    """What timm passes as the record of weights: a tag, a mapping, its own PretrainedCfg, or None."""
+    if isinstance(pretrained_cfg, str):
+        return {"tag": pretrained_cfg}
+    if isinstance(pretrained_cfg, Mapping):
+        return dict(pretrained_cfg)
+    return dict(vars(pretrained_cfg)) if pretrained_cfg is not None else {}
+
+
+def _known(
+    architecture: str,
+    cfg: Mapping[str, Any],
+    overlay: Mapping[str, Any],
+    pretrained: bool,
+    cache_dir: str | os.PathLike[str] | None,
+    kwargs: dict[str, Any],
+) -> Any:
+    """A network with the weights of a tag, or with those that the host says are somewhere else."""
+    tag = cfg.get("tag")
+    name = f"{architecture}.{tag}" if tag else architecture
+    record = records().get(name)
+    given = {**cfg, **overlay}
+    for key, value in _described(given).items():
+        if key in overlay or record is None:  # a record of ours is known better
+            kwargs.setdefault(key, value)
+    state = given.get("state_dict")
+    if pretrained and state is None:
+        # A record of ours names its own file, for information: create_model finds and verifies it.
+        file, repo = given.get("file"), given.get("hf_hub_id")
+        if file and not (record and file == record.file):
+            kwargs["checkpoint_path"] = file
+        elif repo:
+            found = given.get("hf_hub_filename")
+            kwargs["checkpoint_path"] = _hub_weights(str(repo), cache_dir, (found,) if found else _WEIGHTS_FILES)
+        elif "url" in overlay:
+            raise ValueError(
+                "weights are not read from an address that nothing verifies: download them, and pass "
+                "pretrained_cfg_overlay={'file': PATH}"
+            )
+    model: Any = create_model(name, pretrained and state is None, cache_dir=cache_dir, **kwargs)
+    if pretrained and state is not None:
+        getattr(model, "network", model).load_state_dict(state, strict=not kwargs.get("features_only"))
+    return model
+
+
+def _saved(
+    architecture: str,
+    cfg: Mapping[str, Any],
+    pretrained: bool,
+    cache_dir: str | os.PathLike[str] | None,
+    kwargs: dict[str, Any],
+) -> Any:
+    """A network that was saved in a folder or a repository, by this library or by timm."""
+    local = cfg["source"] == "local-dir"
+    place = str(cfg["file"] if local else cfg["hf_hub_id"])
+    if "library_version" in cfg and "preprocessing" in cfg:  # as VideoNetwork.save_pretrained writes
+        name = f"{cfg['source']}:{place}"
+        if pretrained:
+            return create_model(name, True, cache_dir=cache_dir, **kwargs)
+        folder = read_folder(name, cache_dir)
+        fields = {field.name: getattr(folder.config, field.name) for field in dataclasses.fields(folder.config)}
+        model: Any = create_model(architecture, **{**fields, **kwargs})
+        model.pretrained_cfg.update(pretrained_cfg(architecture, folder.record, model.config, folder))
+        return model
+    tagged = f"{architecture}.{cfg.get('tag')}"
+    if pretrained:
+        kwargs["checkpoint_path"] = _local_weights(place) if local else _hub_weights(place, cache_dir, _WEIGHTS_FILES)
+    name = tagged if tagged in records() else architecture
+    model = create_model(name, **{**_described(cfg), **kwargs})
+    labels = cfg.get("label_names") or cfg.get("labels")
+    if labels and not isinstance(labels, str) and getattr(model, "num_classes", 0) != len(labels):
+        labels = None  # of another classifier
+    model.pretrained_cfg.update({key: cfg[key] for key in _PREPROCESSING if cfg.get(key) is not None})
+    if isinstance(model, VideoNetwork):
+        model.pretrained_cfg["labels"] = labels
+        model.remember_classifier()
+    return model
+
+
+def _described(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record of weights says of the network that they are of, as arguments of create_model."""
+    found = {"num_classes": cfg.get("num_classes"), "in_chans": (cfg.get("input_size") or (None,))[0]}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _local_weights(folder: str) -> str:
+    for filename in _WEIGHTS_FILES:
+        path = os.path.join(folder, filename)
+        if os.path.isfile(path):
+            return path
+    raise FileNotFoundError(f"{folder!r} has none of {', '.join(_WEIGHTS_FILES)}, which hold the weights")
+
+
+def _hub_weights(name: str, cache_dir: str | os.PathLike[str] | None, filenames: Sequence[str]) -> str:
+    repo, _, revision = name.partition("@")
+    for filename in filenames[:-1]:
+        with contextlib.suppress(WeightsError):
+            return str(hub_file(repo, filename, revision=revision or None, cache_dir=cache_dir, what=name))
+    return str(hub_file(repo, filenames[-1], revision=revision or None, cache_dir=cache_dir, what=name))

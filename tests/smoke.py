@@ -34,6 +34,8 @@ print(slowfast_zoo.__file__)
 print(", ".join(f"{name} {m.version(name)}" for name in ("torch", "torchvision", "timm", "numpy", "av", "matplotlib")))
 """
 
+LONGEST = 600  # seconds for one command
+
 Version = tuple[int, int, int]
 
 
@@ -151,9 +153,18 @@ def use(environment: Path, elsewhere: Path) -> str:
 def execute(folder: Path, *command: str | Path) -> str:
     """What a command that has to succeed prints."""
     words = [str(word) for word in command]
-    done = subprocess.run(
-        words, cwd=folder, env=clean_environment(), capture_output=True, encoding="utf-8", check=False
-    )
+    try:
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=clean_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=LONGEST,
+        )
+    except subprocess.TimeoutExpired:
+        sys.exit(f"smoke: {' '.join(words)} did not end within {LONGEST} seconds")
     check(done.returncode == 0, f"{' '.join(words)} ends with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
 

@@ -9,7 +9,6 @@ import math
 import shutil
 import subprocess
 import sys
-import types
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import MissingDependencyError
-from slowfast_zoo.finetuning import FinetuneResult, finetune, loop, state
+from slowfast_zoo.finetuning import finetune, loop, state
 from slowfast_zoo.finetuning.data import ClipDataset, read_data
 from slowfast_zoo.finetuning.loop import Trainer
 from slowfast_zoo.inference import VideoClassifier
@@ -835,7 +834,7 @@ def test_out_of_memory_says_what_to_lower(data: Path, tmp_path: Path, monkeypatc
 
 
 def test_a_loss_that_is_no_number(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no finite number any more, in step . of epoch .: lower lr"):
+    with pytest.raises(ValueError, match=r"diverged: the loss is no finite number any more, in step . of epoch .\. "):
         finetune(network(), data, output=tmp_path / "a", **{**SHORT, "lr": 1e30, "warmup_epochs": 0})
 
 
@@ -844,25 +843,6 @@ def test_tensorboard(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependencyError, match="pip install tensorboard"):
         finetune(network(), data, output=tmp_path / "a", **settings)
-    written: list[tuple[Any, ...]] = []
-
-    class SummaryWriter:
-        def __init__(self, folder: Path) -> None:
-            written.append((folder,))
-
-        def add_scalar(self, *scalar: Any) -> None:
-            written.append(scalar)
-
-        def flush(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    board = types.SimpleNamespace(SummaryWriter=SummaryWriter)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)  # type: ignore[arg-type]
-    result: FinetuneResult = finetune(network(), data, output=tmp_path / "b", **settings)
-    row = result.history[0]
-    assert written[0] == (tmp_path / "b" / "tensorboard",)
-    assert ("train/loss", row["train_loss"], 1) in written and ("val/top1", row["val_top1"], 1) in written
 
 
 def test_without_matplotlib(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import enum
 import json
 import logging
 import pathlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def resnet() -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.filterwarnings("ignore:.*predictions will be wrong")
+@pytest.mark.filterwarnings("ignore:.*predictions will be wrong", "ignore:.*left aside")
 @pytest.mark.parametrize("project", ["own", "pyslowfast", "mmaction2"])
 @pytest.mark.parametrize("how", PLACES)
 def test_where_networks_are(tmp_path: Path, model: Any, how: str, project: str) -> None:
@@ -155,18 +156,22 @@ def test_where_networks_are(tmp_path: Path, model: Any, how: str, project: str) 
 
 def test_what_is_left_aside_is_named_once(tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:
     content = PLACES["net, beside losses and metrics"](model.state_dict())
-    with caplog.at_level(logging.INFO, logger="slowfast_zoo"):
+    with pytest.warns(UserWarning, match="left aside") as caught:
         load(tmp_path, content)
-    (told,) = [r.getMessage() for r in caplog.records if "left aside" in r.getMessage()]
+    (told,) = [str(warning.message) for warning in caught]
     for name in ("'state_dict.net'", "criterion.weight", "accuracy.correct", "temperature"):
         assert name in told
-    assert "optimizer" not in told
-    caplog.clear()
-    with caplog.at_level(logging.INFO, logger="slowfast_zoo"):
+    assert "optimizer" not in told and caught[0].filename == __file__
+    with warnings.catch_warnings(), caplog.at_level(logging.INFO, logger="slowfast_zoo"):
+        warnings.simplefilter("error")
         load(tmp_path, {"state_dict": model.state_dict(), "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}})
-    assert not caplog.records
+        assert not caplog.records
+        load(tmp_path, PLACES["an average in the state dict"](model.state_dict()))
+    assert "averaged weights (state_dict.model_ema.module) are taken" in caplog.text
+    assert "other networks in it are left aside: 'state_dict.model'" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:.*left aside")
 def test_two_heads(tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A network for features with heads of the user's own beside it, or in place of its own."""
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
@@ -198,8 +203,8 @@ def test_several_that_fit(tmp_path: Path, model: Any) -> None:
     assert not same_weights(load(tmp_path, content, prefix="encoder_k"), model)
     with pytest.raises(sfz.WeightsError, match="no network under 'encoder', only under .*encoder_q.*encoder_k"):
         load(tmp_path, content, prefix="encoder")
-    assert same_weights(load(tmp_path, content, rename=lambda n: None if "encoder_k" in n else n), model)
-    with pytest.raises(TypeError, match="prefix is a string"):
+    assert same_weights(load(tmp_path, content, prefix=lambda n: None if "encoder_k" in n else n), model)
+    with pytest.raises(TypeError, match="prefix is a string .* not 1"):
         load(tmp_path, content, prefix=1)
     for averages in (["model_ema", "ema"], ["ema_1", "ema_2"]):
         with pytest.raises(sfz.WeightsError, match="several networks that fit"):
@@ -223,12 +228,12 @@ def test_renaming(tmp_path: Path, model: Any) -> None:
         seen.append(name)
         return name.replace("video_tower_", "pathway.")
 
-    assert same_weights(load(tmp_path, content, rename=rename), model)
-    assert "net.video_tower_stem.conv1.conv.weight" in seen
-    with pytest.raises(TypeError, match="rename gives a name or None, not 3"):
-        load(tmp_path, content, rename=lambda _: 3)
+    assert same_weights(load(tmp_path, content, prefix=rename), model)
+    assert "video_tower_stem.conv1.conv.weight" in seen
+    with pytest.raises(TypeError, match="prefix gives a name or None, not 3"):
+        load(tmp_path, content, prefix=lambda _: 3)
     with pytest.raises(sfz.WeightsError, match="two tensors the name 'x'"):
-        load(tmp_path, content, rename=lambda _: "x")
+        load(tmp_path, content, prefix=lambda _: "x")
 
 
 def test_still_strict(tmp_path: Path, model: Any) -> None:

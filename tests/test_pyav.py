@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,3 +53,23 @@ def test_only_arguments_that_a_version_has(version: str, given: bool) -> None:
 def test_a_size_that_nothing_states(size: int | None, stated: int | None) -> None:
     container: Any = SimpleNamespace(size=size)
     assert stated_size(container) == stated
+
+
+CLOSED_AT_ONCE = """
+import sys
+import av.logging
+from slowfast_zoo.video import LiveReader, VideoReader
+
+av.logging.set_level(av.logging.ERROR)
+for _ in range(40):
+    with VideoReader(sys.argv[1], threads=4) as reader:
+        reader.frames_at([0.5])
+with LiveReader(sys.argv[1]) as live:
+    next(iter(live))
+"""
+
+
+def test_a_reader_closes_while_its_decoder_has_something_to_log() -> None:
+    # Once a level was set, decoder threads log through Python; a reader that frees them meanwhile waits for ever.
+    sample = Path(__file__).resolve().parent.parent / "slowfast_zoo/video/samples/camera_moves.mp4"
+    subprocess.run([sys.executable, "-c", CLOSED_AT_ONCE, sample], check=True, timeout=300)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -118,3 +119,119 @@ assert warning.filename == "<string>", warning
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+CLIP = torch.rand(1, 3, 16, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def finetuned() -> Any:
+    torch.manual_seed(1)
+    return sfz.create_model("slowfast_tiny_4x8", width=12, num_classes=5).eval()
+
+
+@pytest.mark.parametrize("source", ["local-dir", "timm", "timm bin"])
+def test_a_folder_is_the_network_that_was_saved(source: str, tmp_path: Path) -> None:
+    """Weights, class count, labels and configuration, whoever wrote the folder."""
+    saved, labels = finetuned(), ("a", "b", "c", "d", "e")
+    if source == "local-dir":
+        saved.save_pretrained(tmp_path, labels)
+    else:
+        saved = timm.create_model("slowfast_tiny_4x8", width=12, num_classes=5).eval()
+        config = {"label_names": list(labels)}
+        timm.models.save_for_hf(saved, str(tmp_path), config, safe_serialization=source == "timm")
+    name = f"local-dir:{tmp_path}"
+    model = timm.create_model(name, pretrained=True).eval()
+    assert model.num_classes == 5 and torch.equal(model(CLIP), saved(CLIP))
+    assert sfz.VideoClassifier(model).labels == labels
+    assert str(sfz.create_transform(model)) == str(sfz.create_transform(saved))
+    fresh = timm.create_model(name, pretrained=False)
+    assert fresh.config.width == 12 and not torch.equal(fresh.head.fc.weight, saved.head.fc.weight)
+    other = timm.create_model(name, pretrained=True, num_classes=2, drop_rate=0.1)
+    assert other.num_classes == 2 and other.head.dropout.p == 0.1
+    assert not sfz.VideoClassifier(other).labels_known
+    assert torch.equal(other.slow.stem.conv1.conv.weight, saved.slow.stem.conv1.conv.weight)
+    grey = timm.create_model(name, pretrained=True, in_chans=1)
+    assert grey(CLIP[:, :1]).shape == (1, 5)
+    maps = timm.create_model(name, pretrained=True, features_only=True, out_indices=(2,)).eval()(CLIP)
+    wanted = saved.forward_stages(CLIP, (2,))[0]
+    assert len(maps) == 1 and all(torch.equal(a, b) for a, b in zip(maps[0], wanted, strict=True))
+
+
+@pytest.mark.parametrize("way", ["cfg", "overlay", "state_dict"])
+def test_the_hosts_record_is_used(way: str, tmp_path: Path) -> None:
+    saved = finetuned()
+    saved.save_pretrained(tmp_path)
+    given: dict[str, Any] = {"num_classes": 5, "file": str(tmp_path / "model.safetensors")}
+    if way == "state_dict":
+        given = {"num_classes": 5, "state_dict": saved.state_dict()}
+    arguments = {"pretrained_cfg": given} if way == "cfg" else {"pretrained_cfg_overlay": given}
+    model = timm.create_model("slowfast_tiny_4x8", pretrained=True, width=12, **arguments).eval()
+    assert torch.equal(model(CLIP), saved(CLIP))
+    assert "state_dict" not in model.pretrained_cfg
+
+
+def test_global_pool() -> None:
+    assert timm.create_model("slowfast_tiny_4x8", global_pool="avg").num_features == 576
+    with pytest.raises(ValueError, match="global_pool is 'avg', not 'max'"):
+        timm.create_model("slowfast_tiny_4x8", global_pool="max")
+
+
+def test_feature_info_has_timms_interface() -> None:
+    model = timm.create_model("slowfast_tiny_4x8", features_only=True, out_indices=(1, 4))
+    info, maps = model.feature_info, model(CLIP)
+    assert info.channels() == [tuple(x.shape[1] for x in pair) for pair in maps]
+    assert info.reduction() == [tuple(32 // x.shape[3] for x in pair) for pair in maps]
+    for i, pathway in enumerate(("slow", "fast")):
+        assert info.channels(pathway=pathway) == [pair[i].shape[1] for pair in maps]
+        assert info.module_name(4, pathway=pathway) == f"network.{pathway}.res5"
+        assert info.get_dicts(["reduction"], [2], pathway=pathway) == [{"reduction": 8}]
+    with pytest.raises(ValueError, match="the pathways slow, fast"):
+        info.channels(pathway="third")
+    one = timm.create_model("slow_tiny_4x8")
+    assert one.feature_info.channels(-1) == one.num_features
+    assert one.feature_info.get_dicts() == list(one.feature_info)
+    assert model.default_cfg is model.pretrained_cfg and one.default_cfg is one.pretrained_cfg
+
+
+def test_forward_intermediates() -> None:
+    model = timm.create_model("slowfast_tiny_4x8").eval()
+    final, maps = model.forward_intermediates(CLIP, (3, -4))
+    wanted = [*model.forward_stages(CLIP, (3, 1)), model.forward_features(CLIP)]
+    for got, want in zip((*maps, final), wanted, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert len(model.forward_intermediates(CLIP)[1]) == 5
+    last = model.forward_intermediates(CLIP, 2, intermediates_only=True)
+    assert torch.equal(last[1][0], final[0]) and len(last) == 2
+    calls: list[Any] = []
+    model.slow.res3.register_forward_hook(lambda *args: calls.append(args))
+    model.forward_intermediates(CLIP, [1], stop_early=True, intermediates_only=True)
+    assert not calls
+    for wrong in ({"output_fmt": "NLC"}, {"indices": 6}, {"indices": [5]}, {"indices": 0}):
+        with pytest.raises(ValueError, match="channels first|5 stages"):
+            model.forward_intermediates(CLIP, **wrong)
+
+
+@pytest.mark.parametrize("crop", [None, 64])
+def test_crop_pct_agrees(crop: int | None) -> None:
+    cfg = sfz.create_model(BUNDLED, **({} if crop is None else {"crop": crop})).pretrained_cfg
+    assert cfg["crop_pct"] == cfg["crop"] / cfg["scale"]
+    assert timm.models.get_pretrained_cfg(BUNDLED).crop_pct == sfz.create_model(BUNDLED).pretrained_cfg["crop_pct"]
+
+
+@pytest.mark.parametrize("features_only", [False, True])
+def test_layer_decay_treats_pathways_alike(features_only: bool) -> None:
+    from timm.optim import param_groups_layer_decay
+
+    model = timm.create_model("slowfast_tiny_4x8", features_only=features_only)
+    for wrapped in (model, torch.compile(model, backend="eager")):
+        groups = param_groups_layer_decay(wrapped, layer_decay=0.5)
+        scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+        of_stage: dict[str, set[float]] = {}
+        for name, parameter in model.named_parameters():
+            if ".head." not in f".{name}":
+                owner, stage = name.removeprefix("network.").split(".")[:2]
+                assert owner in ("slow", "fast", "lateral")
+                of_stage.setdefault(stage, set()).add(scale[id(parameter)])
+        assert all(len(values) == 1 for values in of_stage.values()), of_stage
+        ordered = [min(of_stage[stage]) for stage in ("stem", "res2", "res3", "res4", "res5")]
+        assert ordered == sorted(set(ordered)), "later stages learn faster"

@@ -124,7 +124,7 @@ def finetune(
             as in the paper, which trains from scratch; half of that otherwise, which is a choice; and for sets of
             labels 0.0375 for 16, by which the paper fine-tunes on Charades.
         optimizer: any of timm's that need only first derivatives; "sgd" is SGD with Nesterov's momentum.
-        momentum: of SGD.
+        momentum: of SGD; 0 is plain SGD.
         weight_decay: batch norms and biases have none.
         warmup_epochs: epochs over which the learning rate grows from a tenth; None is 2/15 of them, as in the paper.
         layer_decay: factor of the learning rate from the head to res5, from there to res4, and so on.
@@ -147,7 +147,8 @@ def finetune(
         workers: processes that decode videos, for each that trains; None is up to 8 on a GPU, and none on a CPU, which
             the network keeps busy.
         max_bad: the share of the videos that may be unreadable. They are told of, and in training replaced by the next.
-        resume: go on with what is in ``output``; False begins again, in place of another fine-tuning.
+        resume: go on with what is in ``output``, for more epochs if ``epochs`` has grown, then at the learning rates
+            that so many have; False begins again, in place of another fine-tuning.
         tensorboard: write the numbers for TensorBoard too.
         progress: show a progress bar, and a line of numbers an epoch.
 
@@ -156,9 +157,12 @@ def finetune(
 
     Raises:
         ValueError: an argument makes no sense, data that nothing can be learnt from, a network that does not fit them,
-            an output folder with something else in it, too many unreadable videos, or a loss that is no number.
+            an output folder with something else in it, too many unreadable videos, a state that is not as
+            it was written, or a training that has diverged.
         TypeError: a network that is not from ``create_model``.
-        FileNotFoundError: a list, a folder, or all videos of a list are not there.
+        FileNotFoundError: a list, a folder, or all videos of a list are not there, or a network that a finished run
+            had written.
+        OSError: something cannot be written, as on a full disk. The state of before is whole.
         MemoryError: a step does not fit in memory; the message says what to lower.
         WeightsError: the weights cannot be found or loaded.
         MissingDependencyError: something to read, train or show with is not installed.
@@ -271,6 +275,12 @@ def _train(
         with Board(board, trainer.history) as numbers:
             trainer.run(folder, numbers, progress=progress)
         team.gather(None)  # until the first process has written everything
+        for name in (BEST, LAST):
+            if not (folder.path / name).is_dir():
+                raise FileNotFoundError(
+                    f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone: train for more "
+                    "epochs, or begin again with resume=False (--restart)"
+                )
     network.eval()
     return FinetuneResult(
         best=folder.path / BEST,

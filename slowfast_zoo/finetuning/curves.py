@@ -93,6 +93,7 @@ class Board:
 
     def __init__(self, folder: Path | None, history: Sequence[Row]) -> None:
         self._writer: Any = None
+        self._open: Any = lambda: None
         if folder is None:
             return
         try:
@@ -103,7 +104,7 @@ class Board:
                 "numbers are in metrics.csv"
             ) from error
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(folder)
+        self._open = lambda: SummaryWriter(str(folder))
         for row in history:
             self.add(row)
 
@@ -116,6 +117,8 @@ class Board:
 
     def add(self, row: Row) -> None:
         """An epoch's numbers."""
+        # Not before there is a number: a run that begins clears its folder first.
+        self._writer = self._writer or self._open()
         if self._writer is not None:
             for name, value in row.items():
                 if name != "epoch":

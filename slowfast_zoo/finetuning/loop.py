@@ -21,6 +21,7 @@ from torch.utils.data.distributed import DistributedSampler
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference.classifier import VideoClassifier
 from slowfast_zoo.inference.metrics import average_precision, rank_of
+from slowfast_zoo.inference.pipeline import NotFiniteError
 from slowfast_zoo.models import VideoNetwork
 
 from .curves import Board, draw_curves, write_metrics
@@ -85,9 +86,11 @@ class Trainer:
                 f"there are {len(dataset)} videos to train on, and a step takes {wanted} of them "
                 f"(batch_size {settings.batch_size}): lower batch_size"
             )
+        # timm's sgd is Nesterov's, which PyTorch refuses without momentum, where it would be plain SGD.
+        is_plain = settings.optimizer in ("sgd", "nesterov") and not settings.momentum
         self._optimizer = _optim.create_optimizer_v2(
             network,
-            settings.optimizer,
+            "momentum" if is_plain else settings.optimizer,
             lr=lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
@@ -193,17 +196,18 @@ class Trainer:
     def _write(self, folder: OutputFolder, board: Board) -> None:
         """An epoch's files; the state last, by which the epoch is done."""
         network: Any = self._ema.module if self._ema else self.network
-        if self.best == len(self.history) - 1:
-            folder.write_network(network, BEST, self._data.labels)
-        folder.write_network(network, LAST, self._data.labels)
-        write_metrics(self.history, folder.path / METRICS_FILE)
-        if self._epoch == self._settings.epochs or time.monotonic() - self._drawn > _DRAW_SECONDS:
-            try:
-                draw_curves(self.history, self.best, folder.path / CURVES_FILE)
-            except ImportError as error:
-                warnings.warn(f"{CURVES_FILE} is not drawn: {error}", stacklevel=2)
-            self._drawn = time.monotonic()
-        board.add(self.history[-1])
+        with folder.told_of_space():
+            if self.best == len(self.history) - 1:
+                folder.write_network(network, BEST, self._data.labels)
+            folder.write_network(network, LAST, self._data.labels)
+            write_metrics(self.history, folder.path / METRICS_FILE)
+            if self._epoch == self._settings.epochs or time.monotonic() - self._drawn > _DRAW_SECONDS:
+                try:
+                    draw_curves(self.history, self.best, folder.path / CURVES_FILE)
+                except ImportError as error:
+                    warnings.warn(f"{CURVES_FILE} is not drawn: {error}", stacklevel=2)
+                self._drawn = time.monotonic()
+            board.add(self.history[-1])
         folder.write_state(self.state())
 
     def _batches(self) -> Iterator[Any]:
@@ -245,10 +249,7 @@ class Trainer:
             self._ema.update(self.network, step=done + 1)
         loss = float(self._team.sum(total)) / self._team.size
         if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss is no finite number any more, in step {self._step + 1} of epoch {self._epoch + 1}: lower lr "
-                "(the learning rate), or set clip_grad"
-            )
+            raise _divergence(f"the loss is no finite number any more, in step {self._step + 1} of", self._epoch)
         return loss
 
     def _backward(self, clips: Tensor, targets: Tensor, place: tuple[int, int], *, last: bool) -> Tensor:
@@ -257,16 +258,17 @@ class Trainer:
         (seed,) = mixed(1, settings.seed, *place, self._team.rank)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # timm's mixup
-        clips, targets = clips.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+        dtype = next(self.network.parameters()).dtype
+        clips, targets = clips.to(self._device, dtype, non_blocking=True), targets.to(self._device, non_blocking=True)
         if self._mix:
             clips, targets = self._mix(clips, targets)
         alone: AbstractContextManager[Any] = nullcontext()
         if isinstance(self._model, DistributedDataParallel) and not last:
             alone = self._model.no_sync()
-        dtype = getattr(torch, settings.amp or "bfloat16")
+        amp = getattr(torch, settings.amp or "bfloat16")
         with alone:
-            with torch.autocast(self._device.type, dtype, enabled=settings.amp is not None):
-                loss = self._loss(self._model(clips), targets) / settings.accumulate
+            with torch.autocast(self._device.type, amp, enabled=settings.amp is not None):
+                loss = self._loss(self._model(clips).float(), targets) / settings.accumulate
             if self._scaler:
                 self._scaler(loss, self._optimizer, settings.clip_grad, parameters=parameters, need_update=last)
             else:
@@ -323,14 +325,23 @@ class Trainer:
         )
         share = range(len(entries))[team.rank :: team.size]
         bad: dict[str, str] = {}
+        has_diverged = False
+
+        def take_note(video: object, error: Exception) -> None:
+            nonlocal has_diverged
+            has_diverged |= isinstance(error, NotFiniteError)
+            bad[str(video)] = reason_of(error)
+
         with told_of_memory(settings, self.network, self._device, validating=True):
             predictions = classifier.predict_many(
                 [entries[index].video for index in share],
                 settings.clips,
                 settings.crops,
-                on_error=lambda video, error: bad.update({str(video): reason_of(error)}),
+                on_error=take_note,
             )
-            found = {share[prediction.position]: prediction.probabilities.numpy() for prediction in predictions}
+            found = {share[prediction.position]: prediction.probabilities.float().numpy() for prediction in predictions}
+        if team.sum(torch.tensor(int(has_diverged))):
+            raise _divergence("the network's scores are no finite numbers any more, after", self._epoch)
         self._skip({entry.name: bad[entry.video] for entry in entries if entry.video in bad}, bar)
         scores = {index: vector for part in team.gather(found) for index, vector in part.items()}
         if not scores:
@@ -339,10 +350,14 @@ class Trainer:
         return _measured(np.stack([scores[i] for i in order]), [entries[i].targets for i in order], self._data)
 
 
+def _divergence(what: str, epoch: int) -> ValueError:
+    return ValueError(
+        f"the training has diverged: {what} epoch {epoch + 1}. Lower lr (the learning rate), or set clip_grad"
+    )
+
+
 def _measured(scores: Any, targets: list[tuple[int, ...]], data: Data) -> dict[str, float]:
     """What probabilities (videos, classes) are worth."""
-    if not np.isfinite(scores).all():
-        raise ValueError("the network's scores are no finite numbers any more: lower lr (the learning rate)")
     shown = np.zeros(scores.shape, bool)
     for row, classes in zip(shown, targets, strict=True):
         row[list(classes)] = True

@@ -12,7 +12,7 @@ from torch import nn
 from slowfast_zoo.factory import create_model, create_transform
 from slowfast_zoo.inference.network import labels_of, model_name
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
-from slowfast_zoo.models import VideoNetwork
+from slowfast_zoo.models import VideoNetwork, unwrapped
 from slowfast_zoo.models.freezing import freeze
 from slowfast_zoo.models.network import MIN_SIDE
 from slowfast_zoo.video import ClipTransform
@@ -47,18 +47,19 @@ def fitting_network(
             return network, data.with_labels(own)
         network.reset_classifier(count)
         return network, data
-    _check_kind(model)
+    network = unwrapped(model, said="expected a model name or a network from create_model, got")
+    _check_kind(network)
     if crop is not None:
         raise ValueError("crop goes with the name of a model; a network has its own: create_model(..., crop=...)")
-    own = labels_of(model)
+    own = labels_of(network)
     others = data.named and own is not None and set(own) != set(data.labels)
-    if model.num_classes != count or others:
-        what = f"{model.num_classes} outputs" if model.num_classes != count else "outputs for other classes"
+    if network.num_classes != count or others:
+        what = f"{network.num_classes} outputs" if network.num_classes != count else "outputs for other classes"
         raise ValueError(
             f"the network has {what}, and the data have {count} classes ({', '.join(data.labels[:3])}, ...): call "
             f"model.reset_classifier({count}) first, or pass the model's name"
         )
-    return model, data if own is None else data.with_labels(own)
+    return network, data if own is None else data.with_labels(own)
 
 
 def _check_kind(model: Any) -> None:
@@ -94,6 +95,7 @@ def prepare(
     }
     if record.get("view_average") == "max" and not data.multi_label:
         network.pretrained_cfg["view_average"] = "scores"
+    network.remember_classifier()
     network.to(device)
     if grad_checkpointing:
         network.set_grad_checkpointing()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,10 @@ _HALF = re.compile(
     rf"{_HALF_STATE.pattern}|\.({BEST}|{LAST})\.[a-z0-9_]{{8}}|\.curves\.[a-z0-9_]{{8}}\.png"
     r"|\.(metrics\.csv|model\.safetensors|config\.json|README\.md)\.[0-9a-f]{8}"
 )
+# What a state ends with, behind torch's archive: a checksum of it, since torch reads archives with flipped bits.
+_SEAL = b"slowfast-zoo sha256 "
+_SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size
+_CHUNK = 2**20
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # torch prints some words of its messages in bold
 
 
@@ -73,8 +79,11 @@ class OutputFolder:
             _remove_halves(self.path)
             return None
         state = _read_state(state_file)
-        there, here = state["run"], self._run
-        wrong = [f"{k} {there.get(k)!r} there, {value!r} here" for k, value in here.items() if there.get(k) != value]
+        before: dict[str, Any] = dict(state["run"])
+        now = self._run
+        if isinstance(before.get("epochs"), int) and before["epochs"] < now.get("epochs", 0):
+            before["epochs"] = now["epochs"]  # it goes on for longer
+        wrong = [f"{k} {before.get(k)!r} there, {value!r} here" for k, value in now.items() if before.get(k) != value]
         if resume and wrong:
             raise ValueError(
                 f"{self.path} holds another fine-tuning ({'; '.join(wrong)}): name another folder, or begin again with "
@@ -86,8 +95,26 @@ class OutputFolder:
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """From now on, runs go on from here."""
-        with whole_file(self.path / STATE_FILE) as temporary:
-            torch.save({**state, "run": self._run}, temporary)
+        with self.told_of_space(), whole_file(self.path / STATE_FILE) as temporary, open(temporary, "w+b") as file:
+            torch.save({**state, "run": self._run}, file)
+            file.seek(0)
+            seal = hashlib.sha256()
+            while part := file.read(_CHUNK):
+                seal.update(part)
+            file.write(_SEAL + seal.digest())
+
+    @contextlib.contextmanager
+    def told_of_space(self) -> Iterator[None]:
+        """One error for what cannot be written, as on a full disk."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # torch's own, where it cannot write
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
+            raise OSError(
+                f"cannot write into {self.path}: {reason}. The state of before is whole: make room, and the same call "
+                "goes on from it"
+            ) from error
 
     def clear(self) -> None:
         """Remove what earlier runs made of epochs that the state does not tell of."""
@@ -113,8 +140,14 @@ def digest_of(entries: Sequence[LabelledVideo]) -> str:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
+    content = memoryview(path.read_bytes())
+    payload, seal = content[:-_SEAL_SIZE], bytes(content[-_SEAL_SIZE:])
+    if not seal.startswith(_SEAL):  # of a version that wrote none, or cut off, which torch sees
+        payload, seal = content, _SEAL + hashlib.sha256(content).digest()
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if seal != _SEAL + hashlib.sha256(payload).digest():
+            raise ValueError("its checksum says that it is not as it was written")
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises for files that are not its own has no common base
         reason = _ESCAPE.sub("", (str(error).splitlines() or [type(error).__name__])[0])
         raise ValueError(

@@ -496,7 +496,7 @@ class VideoClassifier:
         mean = scores.mean(0)
         if self.view_average == "scores":
             return mean
-        return mean.softmax(0) if self.model.config.head_activation == "softmax" else mean.sigmoid()
+        return mean.softmax(0) if self.model.score_function == "softmax" else mean.sigmoid()
 
 
 def _needs_rate(value: Any, name: str) -> None:

@@ -180,7 +180,7 @@ def evaluate(
 
 def has_sets(classifier: VideoClassifier, entries: Sequence[LabelledVideo]) -> bool:
     """Whether videos have sets of labels: the network has a sigmoid, or a video has not exactly one label."""
-    return classifier.model.config.head_activation == "sigmoid" or any(len(entry.targets) != 1 for entry in entries)
+    return classifier.model.score_function == "sigmoid" or any(len(entry.targets) != 1 for entry in entries)
 
 
 def views_of(classifier: VideoClassifier, clips: int | None, crops: int | str | None) -> tuple[int, int | str]:

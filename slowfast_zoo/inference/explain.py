@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.layers import as_rois
-from slowfast_zoo.models import NetworkConfig, VideoNetwork
+from slowfast_zoo.models import NetworkConfig, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES, STAGES
 from slowfast_zoo.video import (
     ClipSpan,
@@ -192,7 +192,7 @@ def explain(
         ValueError: there is no such layer or class, the network has no classifier, or not one box for each clip;
             shapes that do not fit.
     """
-    network: Any = getattr(model, "_orig_mod", model)  # torch.compile wraps it
+    network = unwrapped(model, said="expected a network from create_model, with its head, not")
     if not isinstance(network, VideoNetwork):
         raise TypeError(f"expected a network from create_model, with its head, not {type(model).__name__}")
     if not network.num_classes:

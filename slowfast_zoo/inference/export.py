@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from slowfast_zoo.ending import unwound_when_ended
 from slowfast_zoo.errors import ExportError, MissingDependencyError
 from slowfast_zoo.factory import create_model
-from slowfast_zoo.models import FeatureNetwork, VideoNetwork
+from slowfast_zoo.models import FeatureNetwork, unwrapped
 from slowfast_zoo.models.network import MIN_SIDE
 
 from .network import labels_of, model_name
@@ -213,8 +213,7 @@ class _Graph(nn.Module):
 
     def __init__(self, model: Any, output: str | None, out_indices: Sequence[int] | None) -> None:
         super().__init__()
-        if not isinstance(model, (VideoNetwork, FeatureNetwork)):
-            raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
+        model = unwrapped(model, said="expected a model name or a network from create_model, got")
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("the network is on the meta device and has no values to export")
         if (model.network if isinstance(model, FeatureNetwork) else model).optimized:
@@ -280,7 +279,7 @@ def _metadata(model: Any, output: str) -> dict[str, Any]:
             "frames": config.clip_frames,
             "stride": config.clip_stride,  # of a 30 fps video
         },
-        "score": config.head_activation,
+        "score": model.config.head_activation if isinstance(model, FeatureNetwork) else model.score_function,
         "config": config.to_dict(),
     }
 

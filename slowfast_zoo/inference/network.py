@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from slowfast_zoo.factory import create_model
+from slowfast_zoo.models import VideoNetwork, unwrapped
 from slowfast_zoo.weights import class_names
 
 from .optimize import optimize_for_inference
@@ -19,7 +20,7 @@ def loaded(model_or_name: str | nn.Module, pretrained: bool) -> Any:
     """The network of a name, or the one given.
 
     Args:
-        model_or_name: a name as for ``create_model``, or a network that it made.
+        model_or_name: a name as for ``create_model``, or a network that it made, in a wrapper or not.
         pretrained: load the weights of a named model.
 
     Raises:
@@ -30,9 +31,12 @@ def loaded(model_or_name: str | nn.Module, pretrained: bool) -> Any:
     model: Any = model_or_name
     if isinstance(model_or_name, str):
         model = create_model(model_or_name, pretrained=pretrained)
-    if not all(hasattr(model, name) for name in ("config", "pretrained_cfg", "probabilities")):
+    if isinstance(model, type) or not isinstance(model, nn.Module):
         raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
-    return model
+    network = unwrapped(model, said="expected a model name or a network from create_model, got")
+    if not isinstance(network, VideoNetwork):
+        raise TypeError(f"expected a model name or a network from create_model, got {type(network).__name__}")
+    return network
 
 
 def made_ready(
@@ -100,7 +104,7 @@ def model_name(model: Any) -> str:
 
 def labels_of(model: Any) -> tuple[str, ...] | None:
     """The class names of the model's weights, unless it has got another classifier since."""
-    labels = class_names(model.pretrained_cfg.get("labels"))
+    labels = class_names(model.labels)
     return labels if labels is not None and len(labels) == model.num_classes else None
 
 

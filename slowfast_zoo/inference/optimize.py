@@ -29,7 +29,7 @@ from slowfast_zoo.layers import (
 from slowfast_zoo.layers.folded import FoldedBottleneck, FoldedNonLocal, FoldedStem, FoldedTemporalPool
 from slowfast_zoo.layers.folded_conv import fold
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
-from slowfast_zoo.models import FeatureNetwork, NetworkConfig, ResNet3D, SlowFast, VideoNetwork
+from slowfast_zoo.models import FeatureNetwork, NetworkConfig, ResNet3D, SlowFast, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES
 from slowfast_zoo.models.pathway import Pathway
 
@@ -110,9 +110,8 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
             anything.
         ValueError: an optimised network, or one on the meta device.
     """
+    model = unwrapped(model, said="optimize_for_inference takes a network from create_model, not")
     network: Any = model.network if isinstance(model, FeatureNetwork) else model
-    if not isinstance(network, VideoNetwork):
-        raise TypeError(f"optimize_for_inference takes a network from create_model, not a {type(model).__name__}")
     if network.optimized:
         raise ValueError("this network is optimised already; for another dtype, optimise the one that it was made from")
     parameter = next(network.parameters())

@@ -325,9 +325,15 @@ def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> It
                 on_error(ready.video, ready.error)
 
 
-def not_finite(name: str) -> ValueError:
-    """The error for scores, or features, that say nothing."""
-    return ValueError(f"{name}: the network's scores are not finite numbers: try dtype=torch.float32, or other weights")
+class NotFiniteError(ValueError):
+    """Scores, or features, that say nothing."""
+
+
+def not_finite(name: str) -> NotFiniteError:
+    """The error for them, in words."""
+    return NotFiniteError(
+        f"{name}: the network's scores are not finite numbers: try dtype=torch.float32, or other weights"
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

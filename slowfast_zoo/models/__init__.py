@@ -6,6 +6,7 @@ from .freezing import freeze, unfreeze
 from .network import FeatureNetwork, VideoNetwork, materialize
 from .resnet3d import ResNet3D
 from .slowfast import SlowFast
+from .wrappers import unwrapped
 
 __all__ = [
     "ARCHITECTURES",
@@ -23,4 +24,5 @@ __all__ = [
     "freeze",
     "materialize",
     "unfreeze",
+    "unwrapped",
 ]

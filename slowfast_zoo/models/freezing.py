@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .config import FEATURE_NAMES
+from .wrappers import INSIDE, inside, unwrapped
 
 if TYPE_CHECKING:
     from .network import FeatureNetwork, VideoNetwork
 
 # Where a stage's layers are: in the pathways, and in the lateral connection that reads its output.
-STAGE_PREFIX = r"^(?:slow|fast|pathway|lateral)\."
-_STAGE = re.compile(rf"{STAGE_PREFIX}(stem|res\d)$")
+_OWNERS = ("slow", "fast", "pathway", "lateral")
+# The beginning of their parameters' names, whatever the network or a part of it is wrapped in.
+STAGE_PREFIX = rf"^(?:[^.]+\.)*?(?:{'|'.join(_OWNERS)})\.(?:(?:{'|'.join(INSIDE)})\.)*"
 
 
 def freeze(
@@ -29,10 +30,11 @@ def freeze(
     """Exclude parts of a network from training, beside those that are excluded already.
 
     Frozen parameters require no gradient. Frozen batch norms normalise by their running statistics, and leave them
-    alone; they do so after ``model.train()`` too.
+    alone; they do so after ``model.train()`` too. ``reset_running_stats`` leaves them alone as well, so that
+    ``torch.optim.swa_utils.update_bn`` measures the other norms anew and keeps these.
 
     Args:
-        model: from ``create_model``. Changed in place.
+        model: from ``create_model``, in a wrapper such as torch.compile's or not. Changed in place.
         until: "stem", "res2", "res3", "res4" or "res5": the last stage that is frozen, and with it all before it, in
             all pathways, and the lateral connections that read them. "res5" leaves only the head to train.
         batch_norm: freeze the statistics of all batch norms. Their weights and biases train on.
@@ -57,7 +59,7 @@ def freeze(
     if affine:
         for norm in _norms(network):
             norm.requires_grad_(False)
-    network.train(network.training)
+    keep_frozen(network)
 
 
 def unfreeze(model: VideoNetwork[Any] | FeatureNetwork) -> None:
@@ -75,6 +77,8 @@ def unfreeze(model: VideoNetwork[Any] | FeatureNetwork) -> None:
         raise ValueError("an optimised network does not train: use the network that it was made from")
     network.frozen_stages, network.frozen_norms = 0, False
     network.requires_grad_(True)
+    for norm in _norms(network):
+        norm.__dict__.pop("reset_running_stats", None)
     network.train(network.training)
 
 
@@ -82,22 +86,30 @@ def keep_frozen(network: VideoNetwork[Any]) -> None:
     """What ``network.train()`` does last: back to evaluation with what is frozen."""
     for module in (*_parts(network), *(_norms(network) if network.frozen_norms else ())):
         module.eval()
+        for norm in _norms(module):
+            # On the module itself: its class may be any batch norm, and must stay what it is.
+            norm.__dict__["reset_running_stats"] = _keep_statistics
 
 
 def _network(model: Any) -> VideoNetwork[Any]:
-    network = getattr(model, "network", model)  # of a FeatureNetwork
-    if not hasattr(network, "frozen_stages"):
-        raise TypeError(f"expected a network from create_model, not {type(model).__name__}")
-    return network  # type: ignore[no-any-return]
+    network = unwrapped(model)
+    return getattr(network, "network", network)  # type: ignore[no-any-return]  # of a FeatureNetwork
 
 
 def _parts(network: VideoNetwork[Any]) -> Iterator[nn.Module]:
     """The modules of the frozen stages."""
-    for name, module in network.named_modules():
-        stage = _STAGE.match(name)
-        if stage and FEATURE_NAMES.index(stage[1]) < network.frozen_stages:
-            yield module
+    for name in _OWNERS:
+        owner = getattr(network, name, None)
+        while owner is not None and inside(owner) is not owner:
+            owner = inside(owner)
+        for stage, module in owner.named_children() if owner is not None else ():
+            if stage in FEATURE_NAMES[: network.frozen_stages]:
+                yield module
 
 
-def _norms(network: VideoNetwork[Any]) -> list[nn.Module]:
+def _keep_statistics() -> None:
+    """``reset_running_stats`` of a frozen batch norm."""
+
+
+def _norms(network: nn.Module) -> list[nn.Module]:
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slowfast_zoo.layers import Bottleneck, ClassifierHead, NonLocal, RoIHead, Stage, as_rois
 
 from .config import FEATURE_NAMES, NetworkConfig
+from .feature_info import FeatureInfo
 from .freezing import STAGE_PREFIX, keep_frozen
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ class VideoNetwork(nn.Module, Generic[Config]):
     Attributes:
         config: the frozen configuration that the network was built from.
         head: the classifier head, or the detection head.
-        num_classes: outputs of the classifier, 0 if there is none.
+        num_classes: outputs of the classifier as it is, 0 if there is none.
         num_features: length of the pooled vector that the classifier sees.
         feature_info: a record for each of stem (conv1 and pool1) and res2 to res5: ``name``, ``num_chs`` (channels of
             the feature map), ``reduction`` (of the clip's sides), ``temporal_reduction`` (of the clip's frames) and
-            ``module`` (the submodule that makes it). In a SlowFast network each entry has two, "slow" and "fast".
+            ``module`` (the submodule that makes it). In a SlowFast network each entry has two, "slow" and "fast". It is
+            a list that has timm's methods: :class:`~slowfast_zoo.models.feature_info.FeatureInfo`.
         pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``.
         optimized: whether ``optimize_for_inference`` made this network.
         frozen_stages: how many of the stages, from the stem on, :func:`~slowfast_zoo.models.freezing.freeze` froze.
@@ -56,11 +58,12 @@ class VideoNetwork(nn.Module, Generic[Config]):
     optimized = False
     frozen_stages = 0
     frozen_norms = False
+    _first_labels: str | tuple[str, ...] | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.feature_info: list[dict[str, Any]] = []
+        self.feature_info = FeatureInfo([])
         self.pretrained_cfg: dict[str, Any] = {}
 
     def _build_head(self, features: int) -> ClassifierHead | RoIHead:
@@ -93,7 +96,13 @@ class VideoNetwork(nn.Module, Generic[Config]):
 
     @property
     def num_classes(self) -> int:
-        return self.config.num_classes
+        found = _outputs(self.head.fc)
+        return self.config.num_classes if found is None else found
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """timm's older name of ``pretrained_cfg``."""
+        return self.pretrained_cfg
 
     @property
     def num_features(self) -> int:
@@ -102,6 +111,11 @@ class VideoNetwork(nn.Module, Generic[Config]):
     @property
     def head_hidden_size(self) -> int:
         return self.head.in_features
+
+    @property
+    def score_function(self) -> Literal["softmax", "sigmoid"]:
+        """How classes are scored: as ``config.head_activation`` says, but a single output always by sigmoid."""
+        return "sigmoid" if self.num_classes == 1 else self.config.head_activation
 
     def forward_features(self, clip: Clip) -> Tensor | Maps:
         """The res5 map of each pathway, before pooling.
@@ -115,6 +129,44 @@ class VideoNetwork(nn.Module, Generic[Config]):
         """
         maps = self.forward_stages(clip, (len(FEATURE_NAMES) - 1,))[0]
         return maps if len(maps) > 1 else maps[0]
+
+    def forward_intermediates(
+        self,
+        x: Clip,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Feature maps of stages as ``features_only`` gives them, and what :meth:`forward_features` gives, in one pass.
+
+        Args:
+            x: the clip, as :meth:`forward` takes it.
+            indices: which stages, 0 (stem) to 4 (res5), also counted from the end; a number n is the last n, None all.
+            norm: timm's argument, for networks with a norm behind the last stage; here it changes nothing.
+            stop_early: do not compute the stages after the last of ``indices``; only with ``intermediates_only``.
+            output_fmt: "NCHW", timm's word for channels first: maps are (B, C, T, H, W).
+            intermediates_only: give the list of maps alone.
+
+        Returns:
+            The res5 maps and the list of maps, each a pair in a SlowFast network; or the list alone.
+
+        Raises:
+            ValueError: there is no such stage, or another format.
+        """
+        count = len(FEATURE_NAMES)
+        if output_fmt != "NCHW":
+            raise ValueError(f"maps have their channels first, so output_fmt is 'NCHW', not {output_fmt!r}")
+        given = range(count) if indices is None else range(count)[-indices:] if isinstance(indices, int) else indices
+        if (isinstance(indices, int) and not 1 <= indices <= count) or any(not -count <= i < count for i in given):
+            raise ValueError(f"there are {count} stages, {FEATURE_NAMES[0]} to {FEATURE_NAMES[-1]}, not {indices!r}")
+        wanted = [i % count for i in given]
+        through = wanted if intermediates_only and stop_early else [*wanted, count - 1]
+        stages = dict(zip(through, self.forward_stages(x, through), strict=True)) if through else {}
+        maps = {i: found if len(found) > 1 else found[0] for i, found in stages.items()}
+        intermediates = [maps[i] for i in wanted]
+        return intermediates if intermediates_only else (maps[count - 1], intermediates)
 
     def forward_head(
         self, features: Tensor | Sequence[Tensor], pre_logits: bool = False, *, boxes: Boxes | None = None
@@ -157,9 +209,9 @@ class VideoNetwork(nn.Module, Generic[Config]):
     def probabilities(self, clip: Clip, boxes: Boxes | Literal["full"] | None = None) -> Tensor:
         """Class probabilities (B, num_classes), as the weights' own project computes them at test time.
 
-        Softmax, or sigmoid where a clip has several labels; with several window positions (``head_window``) it comes
-        first and the average over positions after, or the other way round (``head_average``). In detection (K,
-        num_classes), one row for each of ``boxes``.
+        Softmax, or sigmoid where a clip has several labels or the classifier one output; with several window positions
+        (``head_window``) it comes first and the average over positions after, or the other way round
+        (``head_average``). In detection (K, num_classes), one row for each of ``boxes``.
         """
         if not self.num_classes:
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
@@ -171,7 +223,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
             logits = self.head.positions(maps)  # (B, P, num_classes)
         if self.config.head_average == "logits":
             logits = logits.mean(dim=1, keepdim=True)
-        scores = logits.softmax(dim=-1) if self.config.head_activation == "softmax" else logits.sigmoid()
+        scores = logits.softmax(dim=-1) if self.score_function == "softmax" else logits.sigmoid()
         return scores.mean(dim=1)
 
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
@@ -200,11 +252,30 @@ class VideoNetwork(nn.Module, Generic[Config]):
         if global_pool not in (None, "avg"):
             raise ValueError(f"the head averages, so global_pool is 'avg' or None, not {global_pool!r}")
         self.config = self.config.replace(num_classes=num_classes)
-        old = next(self.parameters())
+        # Where the old one is, unless it has no place because its weights were not read.
+        old = next((p for p in (*self.head.parameters(), *self.parameters()) if not p.is_meta), next(self.parameters()))
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         _init_weights(fc)
         self.head.fc = fc.to(device=old.device, dtype=self._head_dtype())
         self.pretrained_cfg = {**self.pretrained_cfg, "num_classes": num_classes, "labels": None}
+        self.remember_classifier()
+
+    def remember_classifier(self) -> None:
+        """Ties the labels in ``pretrained_cfg`` to the classifier as it is now."""
+        labels = self.pretrained_cfg.get("labels")
+        self._first_labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
+        for module in self.head.fc.modules():
+            module.came_with_network = True  # type: ignore[assignment]
+
+    @property
+    def labels(self) -> str | tuple[str, ...] | None:
+        """The class names of the outputs, or the name of their list, as in ``pretrained_cfg``; None if they are not
+        known, as after another classifier was put in place of the one that they came with."""
+        labels = self.pretrained_cfg.get("labels")
+        labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
+        layers = [module for module in self.head.fc.modules() if type(module) is nn.Linear]
+        replaced = bool(layers) and not any(hasattr(module, "came_with_network") for module in layers)
+        return None if replaced and labels == self._first_labels else labels
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each residual block in the backward pass instead of keeping its activations.
@@ -363,13 +434,14 @@ class VideoNetwork(nn.Module, Generic[Config]):
             )
         parameter = next(self.parameters(), x)  # the replicas of nn.DataParallel have none
         if x.dtype != parameter.dtype and not self.optimized:  # whose stems convert
-            if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+            if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+                x = x.to(parameter.dtype)
+            elif self._is_of_one_kind():
                 raise TypeError(
                     f"{what} is {x.dtype} but the network is {parameter.dtype}: convert one of them, as in "
                     f"{what}.to({parameter.dtype}), or run under torch.autocast"
                 )
-            x = x.to(parameter.dtype)
-        if x.device != parameter.device:
+        if x.device != parameter.device and self._is_of_one_kind():
             raise ValueError(f"{what} is on {x.device} but the network is on {parameter.device}: move one of them")
         shape = tuple(x.shape)
         if x.ndim != 5:
@@ -390,6 +462,16 @@ class VideoNetwork(nn.Module, Generic[Config]):
                 f"{what} is {shape[3]} x {shape[4]} pixels; both sides must be at least {MIN_SIDE}. {self.config}"
             )
         return x
+
+    def _is_of_one_kind(self) -> bool:
+        """Whether all layers have one type and one device, and nothing changes that as they are called.
+
+        Stages in another type, parameters moved in between layers, and FSDP's mixed precision are PyTorch's to judge:
+        they change a layer, or its input, by hooks or by another ``forward`` of its own.
+        """
+        kinds = {(parameter.dtype, parameter.device) for parameter in self.parameters()}
+        inner = [module for module in self.modules() if module is not self]
+        return len(kinds) < 2 and not any(module._forward_pre_hooks or "forward" in vars(module) for module in inner)
 
 
 class FeatureNetwork(nn.Module):
@@ -420,9 +502,23 @@ class FeatureNetwork(nn.Module):
         self.network = network
         self.config = network.config
         self.pretrained_cfg = network.pretrained_cfg
-        self.feature_info = [_inside("network.", network.feature_info[i]) for i in self.out_indices]
+        every = [_inside("network.", record) for record in network.feature_info]
+        self.feature_info = FeatureInfo((every[i] for i in self.out_indices), every, self.out_indices)
         network.head = ClassifierHead(network.num_features, 0, 0.0, None)
         network.drop_stages_after(max(self.out_indices))
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """timm's older name of ``pretrained_cfg``."""
+        return self.pretrained_cfg
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """See :meth:`VideoNetwork.group_matcher`."""
+        return self.network.group_matcher(coarse)
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`VideoNetwork.no_weight_decay`."""
+        return {f"network.{name}" for name in self.network.no_weight_decay()}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See :meth:`VideoNetwork.set_grad_checkpointing`."""
@@ -446,6 +542,17 @@ class FeatureNetwork(nn.Module):
 def is_traced(x: Any) -> bool:
     """Whether torch.fx is tracing a graph, in which x stands for what it will be given."""
     return isinstance(x, torch.fx.Proxy)
+
+
+def _outputs(classifier: nn.Module) -> int | None:
+    """How many outputs a classifier has: its own word, or that of its last layer that says; None if none does."""
+    if isinstance(classifier, nn.Identity):
+        return 0
+    for module in (classifier, *reversed(list(classifier.modules()))):
+        found = getattr(module, "out_features", None)
+        if isinstance(found, int):
+            return found
+    return None
 
 
 def _inside(prefix: str, info: dict[str, Any]) -> dict[str, Any]:
@@ -480,6 +587,7 @@ def materialize(network: nn.Module) -> None:
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.reset_parameters()
+                type(module).reset_running_stats(module)  # of a frozen one too
         init_weights(network)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from .config import FEATURE_NAMES, ResNet3DConfig
+from .feature_info import FeatureInfo
 from .network import Clip, Maps, VideoNetwork, init_weights
 from .pathway import Pathway
 
@@ -42,10 +43,10 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
         self.head = self._build_head(features)
         # The pooling belongs to the input of res3: the map of res2 still has all frames of the stem's.
         strided, all_of_it = config.conv1_stride * config.pool1_stride, config.temporal_reduction
-        self.feature_info = [
+        self.feature_info = FeatureInfo(
             self.pathway.feature_info(i, "pathway.", temporal_reduction=all_of_it if i > 1 else strided)
             for i in range(len(FEATURE_NAMES))
-        ]
+        )
         init_weights(self)
 
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:

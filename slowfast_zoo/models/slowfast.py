@@ -19,6 +19,7 @@ from slowfast_zoo.layers import (
 )
 
 from .config import FEATURE_NAMES, SlowFastConfig, SlowFrames, slow_indices
+from .feature_info import FeatureInfo
 from .network import Clip, Maps, VideoNetwork, init_weights
 from .pathway import Pathway
 
@@ -76,13 +77,13 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
         features = self.slow.out_channels[-1] + self.fast.out_channels[-1]
         self.head = self._build_head(features)
         halved = 2 if config.fast_input == "rgb_half" else 1
-        self.feature_info = [
+        self.feature_info = FeatureInfo(
             {
                 "slow": self.slow.feature_info(i, "slow.", temporal_reduction=config.alpha),
                 "fast": self.fast.feature_info(i, "fast.", spatial_scale=halved),
             }
             for i in range(len(FEATURE_NAMES))
-        ]
+        )
         init_weights(self)
 
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
-from .pyav import ToRgb, demuxed, open_container, reason, stated_size, video_stream
+from .pyav import ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
 from .source import VideoFile, in_one_pass, readable, video_name
 from .stamps import Clock, StoredPacket, read_clock
 
@@ -154,7 +154,7 @@ class VideoReader:
         self._current = self._next = None
         self._frames: Iterator[_Stamped] = iter(())
         if self._opened is not None:
-            self._opened[0].close()
+            let_go(*self._opened)
         self._opened = None  # the stream holds the decoder and its threads
 
     def frames_at(self, times: Sequence[float]) -> Tensor:
@@ -304,7 +304,10 @@ class VideoReader:
         self._by_dts = self._lacks_pts()
         first = next(self._frames, None)
         if first is None:
-            raise VideoDecodeError(self.name, "no frame can be decoded" + (f": {self._damage}" if self._damage else ""))
+            why = f": {self._damage}" if self._damage else ""
+            if "webp" in self._file.format.name:
+                why = ": perhaps an animated WebP, which FFmpeg reads from 9 (PyAV 19) on; save it as GIF or MP4"
+            raise VideoDecodeError(self.name, f"no frame can be decoded{why}")
         stamp = self._stamp_of(first.frame)
         self._timed = stamp is not None
         if self._by_dts:

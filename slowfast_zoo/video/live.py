@@ -18,7 +18,7 @@ from torch import Tensor
 from slowfast_zoo.errors import VideoDecodeError
 
 from .decode import require_av
-from .pyav import ToRgb, demuxed, open_container, reason, stated_size, video_stream
+from .pyav import ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -211,7 +211,7 @@ def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: flo
     except av.FFmpegError as error:
         failure = f"nothing came for {timeout:g} s" if isinstance(error, av.error.ExitError) else reason(error)
     finally:
-        container.close()
+        let_go(container, stream)
         newest.end(failure)
 
 

@@ -26,6 +26,9 @@ _MATRICES = (1, 4, 7, 9)
 _BT601 = 5
 _FULL_RANGE = 2
 
+# FFmpeg's decoders of text for terminals, which draw what any text file says.
+_TEXT = ("ansi", "bintext", "idf", "xbin")
+
 
 class ToRgb:
     """Turns decoded frames into uint8 RGB (3, H, W), upright, on one thread, without alpha.
@@ -72,6 +75,19 @@ def open_container(av: ModuleType, media: Any, **options: Any) -> InputContainer
     return container
 
 
+def let_go(container: InputContainer, stream: VideoStream) -> None:
+    """Closes what was opened, once its decoder's threads are at rest.
+
+    Where anyone has called ``av.logging.set_level`` (torchvision did, as long as it read videos), a decoder thread that
+    logs waits for Python's lock. PyAV holds it while it waits for those threads as it frees them: for ever. Flushing
+    waits for the threads too, without the lock.
+    """
+    decoder: Any = stream.codec_context
+    if decoder is not None:
+        decoder.flush_buffers()
+    container.close()
+
+
 def stated_size(container: InputContainer) -> int | None:
     """The bytes of what was opened, or None where nothing says how many: a negative number before PyAV 19."""
     size = container.size
@@ -83,23 +99,38 @@ def _major(av: ModuleType) -> int:
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """The first stream of moving pictures that can be decoded.
+    """The stream of moving pictures that players show, of those that can be decoded.
+
+    The one that the file marks as its default; among several, one that is not a single picture; then the largest.
 
     Raises:
-        VideoDecodeError: there is none in the container, which errors call ``name``.
+        VideoDecodeError: there is none in the container, which errors call ``name``, or it is text that FFmpeg draws.
     """
     import av
 
-    cover = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-    for stream in streams:
-        if stream.codec_context is not None:
-            return stream
+    kinds = av.stream.Disposition
+    aside = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image
+    streams = [stream for stream in container.streams.video if not stream.disposition & aside]
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if decodable:
+        best = max(
+            decodable,  # the first, where they are equal
+            key=lambda stream: (
+                bool(stream.disposition & kinds.default),
+                stream.frames != 1,
+                stream.codec_context.width * stream.codec_context.height,
+            ),
+        )
+        if best.codec_context.name in _TEXT:
+            raise VideoDecodeError(name, "it is text, not a video")
+        return best
     if streams:
         raise VideoDecodeError(name, "FFmpeg has no decoder for its video stream")
     # Not by stream.type: asked for an unknown one, PyAV before 17 crashes.
-    kinds = [kind for kind in ("audio", "data", "subtitles") if getattr(container.streams, kind)]
-    raise VideoDecodeError(name, "there is no video stream in it" + (f", only {' and '.join(kinds)}" if kinds else ""))
+    others = [kind for kind in ("audio", "data", "subtitles") if getattr(container.streams, kind)]
+    raise VideoDecodeError(
+        name, "there is no video stream in it" + (f", only {' and '.join(others)}" if others else "")
+    )
 
 
 def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

@@ -39,6 +39,16 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tif
 # Clips that are looked at ahead of the one being read, so that their frames are read in one pass.
 _AHEAD = 1024
 
+# Texts that make FFmpeg open the files they name, and what those are called that are meant to. Whoever reads videos of
+# strangers expects that of no other file.
+_LISTS = {
+    b"ffconcat version": (".ffconcat",),
+    b"#EXTM3U": (".m3u8", ".m3u"),
+    b"<MPD": (".mpd",),
+    b"<CompositionPlaylist": (".xml",),
+}
+_HEAD = 4096
+
 _Frame = TypeVar("_Frame")
 
 
@@ -372,6 +382,15 @@ def _check_path(path: str) -> None:
         raise VideoDecodeError(path, "no permission to read it")
     if status.st_size == 0:
         raise VideoDecodeError(path, "the file is empty")
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    for start, suffixes in _LISTS.items():
+        if start in head and not path.lower().endswith(suffixes):
+            raise VideoDecodeError(
+                path,
+                f"it is a list of other files ({suffixes[0][1:]}), which is only read where its name ends in "
+                f"{' or '.join(suffixes)}",
+            )
 
 
 def _natural(path: Path) -> tuple[list[Any], str]:

@@ -8,13 +8,21 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from slowfast_zoo.errors import WeightsError, printable
-from slowfast_zoo.models import ARCHITECTURES, FeatureNetwork, SlowFastConfig, VideoNetwork, build, materialize
+from slowfast_zoo.models import (
+    ARCHITECTURES,
+    FeatureNetwork,
+    SlowFastConfig,
+    VideoNetwork,
+    build,
+    materialize,
+    unwrapped,
+)
 
 from .layouts import LAYOUTS, Layout
 from .layouts.image import Inflation, inflate, is_kept
@@ -29,6 +37,8 @@ _SHOWN = 3  # names in an error before the rest is counted
 
 # What is no tensor of a network's classifier in the layouts, and yet belongs to one.
 _HEAD = "head."
+# What stands before the names of a network, or a function that gives its names for those of a file.
+Prefix: TypeAlias = "str | Callable[[str], str | None] | None"
 _MOST_TIMES = 100  # how much larger than an image network the network is that it fills: the Fast pathway, a classifier
 
 
@@ -80,8 +90,7 @@ def read_checkpoints(
     path: str | os.PathLike[str],
     *,
     mapped: bool = False,
-    prefix: str | None = None,
-    rename: Callable[[str], str | None] | None = None,
+    prefix: Prefix = None,
 ) -> list[Checkpoint]:
     """All networks in a file, averages first; one at least.
 
@@ -89,39 +98,35 @@ def read_checkpoints(
         path: as in :func:`read_checkpoint`.
         mapped: likewise.
         prefix: as in :func:`load_checkpoint`.
-        rename: likewise.
 
     Raises:
         FileNotFoundError: there is no such file.
         WeightsError: it cannot be read, or its tensors are in no known layout.
     """
-    return named_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix, rename=rename)
+    return named_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix)
 
 
-def named_checkpoints(
-    content: Any, name: str, *, prefix: str | None = None, rename: Callable[[str], str | None] | None = None
-) -> list[Checkpoint]:
+def named_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list[Checkpoint]:
     """What :func:`read_checkpoints` makes of a file's content, for content that comes from elsewhere.
 
     Args:
         content: a state dict, or what a training loop saves around it.
         name: where it comes from, for messages.
         prefix: as in :func:`load_checkpoint`.
-        rename: likewise.
 
     Raises:
         WeightsError: its tensors are in no known layout.
     """
     if not isinstance(content, Mapping):
         raise WeightsError(f"{name!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
-    flat = flatten(content, name, rename)
+    flat = flatten(content, name, prefix if callable(prefix) else None)
     if not flat.tensors:
         keys = ", ".join(printable(repr(key), 80) for key in list(content)[:_SHOWN]) or "nothing"
         raise WeightsError(
             f"{name!r} holds no tensors where weights are looked for; at its top it has {keys}"
             f"{_not_loaded(flat.unread)}"
         )
-    parts = find_parts(flat, name, prefix)
+    parts = find_parts(flat, name, None if callable(prefix) else prefix)
     if not parts:
         names = ", ".join(printable(full, 80) for full in list(flat.tensors)[:_SHOWN])
         raise WeightsError(
@@ -153,16 +158,15 @@ def load_checkpoint(
     model: VideoNetwork[Any] | FeatureNetwork,
     path: str | os.PathLike[str],
     *,
+    prefix: Prefix = None,
     new_classifier: bool = False,
     adapt_stems: bool = False,
-    prefix: str | None = None,
-    rename: Callable[[str], str | None] | None = None,
 ) -> None:
     """Reads a checkpoint into a network of its architecture, strictly.
 
     The network is looked for in all that training loops and wrappers put around and beside it: other networks, heads,
-    weights of losses, metrics. What is left aside is named in one line of the log. Where several networks in the file
-    fit, an average of the weights (``model_ema``, ``state_dict_ema``, ``shadow``, ``swa``) comes first.
+    weights of losses, metrics. One warning names what is left aside. Where several networks in the file fit, an average
+    of the weights (``model_ema``, ``state_dict_ema``, ``shadow``, ``swa``) is taken; any other two are refused.
 
     An image ResNet (torchvision's or timm's) is inflated: see :func:`load_image_weights`.
 
@@ -176,30 +180,27 @@ def load_checkpoint(
             said in one line of the log. What ``create_model(..., num_classes=...)`` does.
         adapt_stems: fit weights for three channels to a network on another number, as timm does. What
             ``create_model(..., in_chans=...)`` does.
-        prefix: which network of several in the file: what stands before its names, such as ``"model.encoder_q"``, or a
-            part of that between dots.
-        rename: gives each tensor in the file another name, or None to leave it out. It is given the keys of the dicts
-            that the tensor stands in, joined with dots: ``"state_dict.net.slow.stem.conv1.conv.weight"``.
+        prefix: which network of several in the file: what stands before its names, such as ``"encoder_q."``, or a part
+            of that between dots; or a function from a tensor's name in the file, as it stands in its dict, to the
+            network's name for it, or to None for what is to be left aside.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: ``model`` is not a network of this library, ``prefix`` no string, or ``rename`` gives something else.
+        TypeError: ``model`` is not a network of this library, or ``prefix`` neither a string nor such a function.
         WeightsError: the file cannot be read, or its tensors are not those of the network: missing, unexpected or of
             another shape; or several networks in it fit, and none of them is an average. The message names the first
             few. The network is then unchanged.
     """
-    if not isinstance(model, (VideoNetwork, FeatureNetwork)):
-        raise TypeError(
-            f"load_checkpoint takes a network made by create_model, not {type(model).__name__}; inside a wrapper it is "
-            "wrapper.module"
-        )
-    if prefix is not None and not isinstance(prefix, str):
-        raise TypeError(f"prefix is a string such as 'model.encoder_q', not {prefix!r}")
-    network = model.network if isinstance(model, FeatureNetwork) else model
+    given: Any = unwrapped(model)
+    network = given.network if isinstance(given, FeatureNetwork) else given
+    if not isinstance(network, VideoNetwork):
+        raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(given).__name__}")
+    if prefix is not None and not isinstance(prefix, str) and not callable(prefix):
+        raise TypeError(f"prefix is a string such as 'encoder_q.' or a function that gives names, not {prefix!r}")
     on_meta = next(network.parameters()).is_meta
-    checkpoints = read_checkpoints(path, mapped=not on_meta, prefix=prefix, rename=rename)
+    checkpoints = read_checkpoints(path, mapped=not on_meta, prefix=prefix)
     expected = network.state_dict()
-    unused = _unused(network) if isinstance(model, FeatureNetwork) else None
+    unused = _unused(network) if isinstance(given, FeatureNetwork) else None
 
     def fit(checkpoint: Checkpoint) -> Fit:
         if checkpoint.layout.name == "image":
@@ -209,10 +210,10 @@ def load_checkpoint(
         )
 
     fitted = _choose(checkpoints, fit)
-    _tell(fitted, len(checkpoints))
+    _tell(fitted, checkpoints)
     if fitted.checkpoint.layout.name == "image":
         _fill_from_image(network, fitted, IMAGENET)
-        model.pretrained_cfg = network.pretrained_cfg
+        given.pretrained_cfg = network.pretrained_cfg
         return
     _warn_of_other_rules(fitted.checkpoint, network)
     state = _unshared(fitted.state) if on_meta else fitted.state
@@ -242,7 +243,7 @@ def load_inflated(
         WeightsError: it is no image network, or does not fit.
     """
     fitted = _choose(checkpoints, lambda c: _fit_image(c, model, how, adapt_stems=adapt_stems))
-    _tell(fitted, len(checkpoints))
+    _tell(fitted, checkpoints)
     _fill_from_image(model, fitted, normalisation)
 
 
@@ -340,18 +341,22 @@ def _is_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def _tell(fitted: Fit, networks: int) -> None:
+def _tell(fitted: Fit, checkpoints: list[Checkpoint]) -> None:
     """Says what was taken and what was left aside, where that is not the whole file."""
     checkpoint = fitted.checkpoint
     if checkpoint.is_average:
         _log.info("%s: the averaged weights (%s) are taken", checkpoint.path, printable(checkpoint.place))
     for note in fitted.notes:
         _log.info("%s: %s", checkpoint.path, note)
+    rest = [other.place for other in checkpoints if other.place and other.place != checkpoint.place]
+    if rest:
+        _log.info("%s: other networks in it are left aside: %s", checkpoint.path, describe_places(rest))
     before = f"{checkpoint.place}." if checkpoint.place else ""
-    aside = describe_aside([*(f"{before}{name}" for name in fitted.aside), *checkpoint.others])
-    if aside:
-        where = f"the network under {printable(checkpoint.place)!r}" if before else "the network"
-        _log.warning("%s: %s is read; left aside: %s", checkpoint.path, where, aside)
+    names = [*(f"{before}{name}" for name in fitted.aside), *checkpoint.others]
+    told = describe_aside([name for name in names if not name.startswith(tuple(f"{place}." for place in rest))])
+    if told:
+        where = f", under {printable(checkpoint.place)!r}" if before else ""
+        warnings.warn(f"{checkpoint.path!r}: its network{where} is read; left aside: {told}", stacklevel=3)
 
 
 def _fit_image(checkpoint: Checkpoint, model: VideoNetwork[Any], how: Inflation, *, adapt_stems: bool) -> Fit:

@@ -60,7 +60,7 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the file cannot be opened.
-        WeightsError: it is no checkpoint, a damaged one, or a single object instead of data. The message
+        WeightsError: it is no checkpoint, a damaged one, or one that is a single object instead of data. The message
             names the file, what it looks like and what is wrong with it.
     """
     name = os.fspath(path)

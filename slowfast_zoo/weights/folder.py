@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from slowfast_zoo.errors import WeightsError, printable
-from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, VideoNetwork, config_from_dict
+from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, VideoNetwork, build, config_from_dict, unwrapped
+from slowfast_zoo.models.wrappers import INSIDE
 from slowfast_zoo.video.labels import load_labels
 from slowfast_zoo.video.transforms import ClipTransform
 
@@ -46,6 +51,15 @@ _LARGEST = {"stride": 100_000, "crop": 20_000, "scale": 20_000, "num_classes": 1
 _LARGEST_OTHER = 10_000
 _MOST_FRAMES = 100_000
 _ALWAYS_ROOM_FOR, _BYTES_OF_A_BLOCK = 200, 1_000  # of a block, the names of its tensors alone have more bytes
+_COUNTERS = ("total_ops", "total_params")
+_REMEDY = "torch.save(model.state_dict(), ...) keeps it, for code that changes the layers again before it loads"
+# What to do, by a part of the names of tensors that are no network's own.
+_REMEDIES = {
+    r"parametrizations\.": "make it plain with torch.nn.utils.parametrize.remove_parametrizations first",
+    r"_mask$|_orig$": "make it plain with torch.nn.utils.prune.remove (or remove_spectral_norm) for each layer first",
+    r"_[gv]$": "make it plain with torch.nn.utils.remove_weight_norm first",
+    r"lora_|base_layer": "merge the adapters first, as PEFT's merge_and_unload does",
+}
 
 
 @dataclass(frozen=True)
@@ -185,10 +199,12 @@ def save_pretrained(
         source_sha256: hash of the publisher's file that they were converted from.
         name: what the model card tells ``create_model``, for a folder that is going to be a repository.
     """
+    model = unwrapped(model)
     config = {**_config(model, labels, record), "source_sha256": source_sha256}
+    state = _state_of(model, config["config"])
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    save_state_dict(model.state_dict(), path / WEIGHTS_FILE)
+    save_state_dict(state, path / WEIGHTS_FILE)
     write_whole(path / CARD_FILE, _card(config, record, name or f"local-dir:{path}").encode())
     write_whole(path / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
     return path
@@ -257,7 +273,7 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
     from slowfast_zoo import __version__
 
     cfg = model.pretrained_cfg
-    names = class_names(cfg.get("labels")) if labels is None else tuple(labels)
+    names = class_names(model.labels) if labels is None else tuple(labels)
     if names is not None and not all(isinstance(name, str) for name in names):
         raise TypeError("labels are strings")
     if names is not None and len(names) != model.num_classes:
@@ -266,12 +282,70 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
         "library_name": "slowfast_zoo",
         "library_version": __version__,
         "architecture": cfg.get("architecture", ""),
-        "config": model.config.to_dict(),
+        "config": model.config.replace(num_classes=model.num_classes).to_dict(),
         "preprocessing": {key: cfg[key] for key in _PREPROCESSING if key in cfg},
         "labels": None if names is None else list(names),
         "based_on": "" if record else cfg.get("based_on", ""),
         "weights": record.to_dict() if record else None,
     }
+
+
+def _state_of(model: VideoNetwork[Any], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors to save: those that the network of this configuration has, exactly.
+
+    Raises:
+        ValueError: the network has other tensors or other layers, so that the folder would give another network.
+    """
+    with torch.device("meta"):
+        plain = build(config_from_dict(config))
+    wanted = plain.state_dict()
+    # Names go through wrappers of single stages; the counters that thop leaves in the layers belong to no network.
+    state = {
+        re.sub(rf"\b(?:{'|'.join(INSIDE)})\.", "", name): tensor
+        for name, tensor in model.state_dict().items()
+        if name.rpartition(".")[2] not in _COUNTERS
+    }
+    other = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    differing = [*(state.keys() - wanted.keys()), *(wanted.keys() - state.keys()), *other]
+    if differing:
+        names = sorted(differing, key=lambda name: (not name.startswith("head."), name))
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise ValueError(
+            f"the network cannot be saved as a folder, because its tensors are not those of its configuration (they "
+            f"differ in {shown}): {_remedy(names)}"
+        )
+    replaced = _replaced_layer(model, plain)
+    if replaced:
+        raise ValueError(
+            f"the network cannot be saved as a folder, because {replaced}, which its configuration does not say: "
+            f"{_REMEDY}"
+        )
+    if any(tensor.is_meta for tensor in state.values()):
+        raise ValueError("the network is on the meta device and has no values to save: load its weights first")
+    # FSDP's are parts, which all processes put together.
+    return {name: getattr(state[name], "full_tensor", lambda t=state[name]: t)() for name in wanted}
+
+
+def _remedy(names: Sequence[str]) -> str:
+    """What to do about tensors that a folder cannot hold."""
+    for part, remedy in _REMEDIES.items():
+        if any(re.search(part, name) for name in names):
+            return remedy
+    if all(name.startswith("head.") for name in names):
+        return (
+            "model.reset_classifier(num_classes) makes a classifier that a folder holds, an nn.Linear with a bias; "
+            "torch.save(model.state_dict(), ...) keeps another"
+        )
+    return _REMEDY
+
+
+def _replaced_layer(model: nn.Module, plain: nn.Module) -> str:
+    """In words, the first layer without tensors of its own, such as a ReLU, that is of another kind than was built."""
+    layers = {re.sub(rf"\b(?:{'|'.join(INSIDE)})\b\.?", "", name): module for name, module in model.named_modules()}
+    for name, module in plain.named_modules():
+        if isinstance(module, (nn.ReLU, nn.MaxPool3d)) and not isinstance(layers.get(name), type(module)):
+            return f"{name} is a {type(layers.get(name)).__name__} in place of a {type(module).__name__}"
+    return ""
 
 
 def _card(config: Mapping[str, Any], record: WeightsRecord | None, name: str) -> str:

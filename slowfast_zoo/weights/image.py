@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slowfast_zoo._torchvision import require_timm
 from slowfast_zoo.errors import WeightsError, printable
-from slowfast_zoo.models import VideoNetwork
+from slowfast_zoo.models import VideoNetwork, unwrapped
 
 from .checkpoint import IMAGENET, Checkpoint, load_inflated, named_checkpoints, read_checkpoints
 from .layouts.image import Inflation
@@ -48,6 +48,7 @@ def load_image_weights(
         WeightsError: the source is not an image ResNet, or one of another depth or width.
         MissingDependencyError: a timm model is named but timm cannot be used.
     """
+    model = unwrapped(model)
     if not isinstance(model, VideoNetwork):
         raise TypeError(f"load_image_weights takes a network made by create_model, not {type(model).__name__}")
     if inflate not in get_args(Inflation):

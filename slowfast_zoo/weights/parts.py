@@ -71,7 +71,7 @@ def flatten(content: Mapping[Any, Any], name: str, rename: Callable[[str], str |
     Args:
         content: what the file holds.
         name: of the file, for messages.
-        rename: gives another name for each, or None to leave it out.
+        rename: gives another name for one as it stands in its dict, or None to leave it out.
 
     Raises:
         WeightsError: it has longer names, or more of them, than any checkpoint; or two of one name.
@@ -87,7 +87,17 @@ def flatten(content: Mapping[Any, Any], name: str, rename: Callable[[str], str |
             is_container = isinstance(value, (Mapping, list, tuple))
             if not is_container and not isinstance(value, (Tensor, Unread)):
                 continue
-            full = f"{before}{printable(key) if isinstance(key, bytes) else key}"
+            own = printable(key) if isinstance(key, bytes) else str(key)
+            if rename is not None and isinstance(value, Tensor):
+                new = rename(own)
+                if new is None:
+                    continue
+                if not isinstance(new, str):
+                    raise TypeError(f"prefix gives a name or None, not {new!r}, which it gave for {printable(own)!r}")
+                if f"{before}{new}" in found.tensors:
+                    raise WeightsError(f"{name!r}: prefix gives two tensors the name {printable(new)!r}")
+                own = new
+            full = before + own
             if len(full) > _LONGEST_NAME:
                 continue
             characters += len(full)
@@ -103,21 +113,7 @@ def flatten(content: Mapping[Any, Any], name: str, rename: Callable[[str], str |
     plain = {full: _WRAPPED.sub("", full) for full in found.tensors}
     if len(set(plain.values())) == len(plain):
         found = Content({plain[full]: tensor for full, tensor in found.tensors.items()}, found.unread)
-    return found if rename is None else _renamed(found, name, rename)
-
-
-def _renamed(found: Content, name: str, rename: Callable[[str], str | None]) -> Content:
-    tensors: dict[str, Tensor] = {}
-    for full, tensor in found.tensors.items():
-        new = rename(full)
-        if new is None:
-            continue
-        if not isinstance(new, str):
-            raise TypeError(f"rename gives a name or None, not {new!r}, which it gave for {full!r}")
-        if new in tensors:
-            raise WeightsError(f"{name!r}: rename gives two tensors the name {printable(new)!r}")
-        tensors[new] = tensor
-    return Content(tensors, found.unread)
+    return found
 
 
 def find_parts(content: Content, name: str, prefix: str | None = None) -> list[Part]:
@@ -193,7 +189,7 @@ def describe_aside(names: list[str]) -> str:
             keys = full.split(".")
             groups.setdefault(".".join(keys[: 2 if keys[0] == "state_dict" else 1]), []).append(full)
     told = [
-        f"{printable(members[0] if len(members) == 1 else f'{group}.* ({len(members)})', 80)}"
+        repr(printable(members[0], 80)) if len(members) == 1 else f"{printable(group, 80) + '.*'!r} ({len(members)})"
         for group, members in groups.items()
     ]
     return ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")

@@ -67,7 +67,7 @@ _CONSTANTS |= {f"torch.{name}": dtype for name, dtype in _UNREAD_STORAGES.items(
 
 
 class Unread:
-    """Stands for what a pickle names, calls or makes that is no number, string, tensor or plain container.
+    """In place of what a pickle names, calls or makes that is no number, string, tensor or plain container.
 
     Attributes:
         name: of the function, the class or the kind of number.

@@ -1,0 +1,78 @@
+"""The network inside what was put around it: torch.compile, data parallelism, averages of weights, training loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+# Where a wrapper keeps the one module that it stands for: torch.compile, data parallelism and averages, checkpointing
+# of activations, and FSDP.
+INSIDE = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+
+
+def unwrapped(model: Any, *, said: str = "expected a network from create_model, not") -> Any:
+    """The network from ``create_model`` inside a wrapper, or the network itself.
+
+    Wrappers are known by what they hold, not by their names: one module under one of the names that PyTorch uses
+    (``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``AveragedModel`` and their like in other
+    libraries), or exactly one network among the modules, as in a Lightning module.
+
+    Args:
+        model: a network, or what holds one.
+        said: how the error begins.
+
+    Returns:
+        A :class:`VideoNetwork` or a :class:`FeatureNetwork`.
+
+    Raises:
+        TypeError: there is no network in it, or more than one, or an ``nn.Sequential`` with other layers beside it.
+    """
+    found = model
+    while not _is_network(found):
+        inner = inside(found)
+        if inner is found:
+            break
+        found = inner
+    if _is_network(found):
+        return found
+    networks = list(_outermost(found)) if isinstance(found, nn.Module) else []
+    if len(networks) == 1 and not (isinstance(found, nn.Sequential) and len(found) > 1):
+        return networks[0]
+    more = ""
+    if len(networks) > 1:
+        more = f" with {len(networks)} networks in it: pass the one that is meant"
+    elif networks:
+        more = " of the network and other layers: pass the network alone"
+    raise TypeError(f"{said} {type(model).__name__}{more}")
+
+
+def inside(module: Any) -> Any:
+    """What a wrapper stands for, one level in; anything else is given back."""
+    held = vars(module).get("_modules", {}) if isinstance(module, nn.Module) else getattr(module, "__dict__", {})
+    for name in INSIDE:
+        if isinstance(held.get(name), nn.Module):
+            return held[name]
+    return module
+
+
+def _is_network(module: Any) -> bool:
+    from .network import FeatureNetwork, VideoNetwork  # which use this module
+
+    return isinstance(module, (VideoNetwork, FeatureNetwork))
+
+
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    """The networks in a module, each once, without those inside another."""
+    seen: set[int] = set()
+    waiting = [module]
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if _is_network(current):
+            yield current
+        else:
+            waiting.extend(current.children())

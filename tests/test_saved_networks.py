@@ -1,0 +1,143 @@
+"""A network is what its modules are: its classes, its labels, and what is saved of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+import slowfast_zoo as sfz
+
+BUNDLED = "slowfast_tiny_4x8.motion"
+
+
+def network(**overrides: Any) -> Any:
+    torch.manual_seed(0)
+    return sfz.create_model("slow_tiny_4x8", **{"width": 8, "num_classes": 3, **overrides}).eval()
+
+
+CLIP = torch.rand(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("classes", [7, 10])
+def test_a_classifier_put_in_by_hand(classes: int, tmp_path: Path) -> None:
+    """Its outputs count, and the labels of the one that it replaced are not its own, even where there are as many."""
+    model: Any = sfz.create_model(BUNDLED, pretrained=True).eval()
+    old = len(sfz.VideoClassifier(model).labels)
+    classes = old if classes == 10 else classes
+    model.head.fc = nn.Linear(model.num_features, classes)
+    assert model.num_classes == classes
+    classifier = sfz.VideoClassifier(model)
+    assert classifier.labels == tuple(f"class {i}" for i in range(classes)) and not classifier.labels_known
+    model.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["config"]["num_classes"] == classes and written["labels"] is None
+    again: Any = sfz.create_model(f"local-dir:{tmp_path}").eval()
+    clip = torch.rand(1, 3, again.config.clip_frames, 32, 32)
+    assert again.num_classes == classes and torch.equal(again(clip), model(clip))
+    model.pretrained_cfg["labels"] = [f"mine {i}" for i in range(classes)]
+    assert sfz.VideoClassifier(model).labels[0] == "mine 0"
+
+
+def test_labels_stay_with_their_classifier() -> None:
+    model: Any = sfz.create_model(BUNDLED, pretrained=True)
+    assert sfz.VideoClassifier(model, optimize=True).labels == sfz.VideoClassifier(BUNDLED).labels
+    assert sfz.VideoClassifier(BUNDLED).labels_known
+    model.head.fc = nn.Sequential(nn.Dropout(), nn.Linear(model.num_features, 7))
+    assert model.num_classes == 7
+    model.head.fc = nn.Identity()
+    assert model.num_classes == 0
+
+
+def test_one_output_is_a_sigmoid() -> None:
+    model = network(num_classes=1)
+    want = model(CLIP).sigmoid().detach()
+    assert 0 < float(want) < 1
+    torch.testing.assert_close(model.probabilities(CLIP), want)
+    for average in ("scores", "logits"):
+        model.pretrained_cfg["view_average"] = average
+        classifier = sfz.VideoClassifier(model)
+        torch.testing.assert_close(classifier._together(classifier._scores(CLIP)), want[0])
+
+
+def test_counters_of_a_profiler_are_left_out(tmp_path: Path) -> None:
+    model = network()
+    for module in list(model.modules()):
+        module.register_buffer("total_ops", torch.zeros(1, dtype=torch.float64))
+        module.register_buffer("total_params", torch.zeros(1, dtype=torch.float64))
+    again: Any = sfz.create_model(f"local-dir:{model.save_pretrained(tmp_path)}").eval()
+    assert torch.equal(again(CLIP), model(CLIP))
+
+
+def test_compiled_parts_are_saved_plain(tmp_path: Path) -> None:
+    model = network()
+    want = model(CLIP)
+    model.pathway.res2 = torch.compile(model.pathway.res2, backend="eager")
+    again: Any = sfz.create_model(f"local-dir:{model.save_pretrained(tmp_path)}").eval()
+    assert torch.equal(again(CLIP), want)
+
+
+class Adapter(nn.Module):
+    def __init__(self, base_layer: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.lora_A = nn.Linear(base_layer.in_features, 2, bias=False)
+        self.lora_B = nn.Linear(2, base_layer.out_features, bias=False)
+
+
+def _adapt(model: Any) -> None:
+    model.head.fc = Adapter(model.head.fc)
+
+
+def _prune(model: Any) -> None:
+    prune.l1_unstructured(model.pathway.stem.conv1.conv, "weight", 0.5)
+
+
+def _parametrize(model: Any) -> None:
+    parametrizations.weight_norm(model.head.fc)
+
+
+def _group_norm(model: Any) -> None:
+    model.pathway.stem.conv1.norm = nn.GroupNorm(2, 8)
+
+
+def _head(model: Any) -> None:
+    model.head.fc = nn.Sequential(nn.Linear(model.num_features, 5), nn.ReLU(), nn.Linear(5, 4))
+
+
+def _gelu(model: Any) -> None:
+    name = next(name for name, module in model.named_modules() if isinstance(module, nn.ReLU))
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.GELU())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_adapt, "merge"),
+        (_prune, "prune.remove"),
+        (_parametrize, "remove_parametrizations"),
+        (_group_norm, r"pathway\.stem\.conv1\.norm.*state_dict"),
+        (_head, r"head\.fc\..*reset_classifier"),
+        (_gelu, "GELU in place of a ReLU"),
+    ],
+)
+def test_what_would_not_read_back_is_refused_before_writing(change: Any, words: str, tmp_path: Path) -> None:
+    model = network()
+    change(model)
+    with pytest.raises(ValueError, match=words):
+        model.save_pretrained(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_pruned_for_good_is_saved(tmp_path: Path) -> None:
+    model = network()
+    _prune(model)
+    prune.remove(model.pathway.stem.conv1.conv, "weight")
+    again: Any = sfz.create_model(f"local-dir:{model.save_pretrained(tmp_path)}").eval()
+    assert torch.equal(again(CLIP), model(CLIP))
