@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.errors import WeightsError, printable
+from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, VideoNetwork, build, config_from_dict, unwrapped
 from slowfast_zoo.models.wrappers import INSIDE
 from slowfast_zoo.video.labels import load_labels
@@ -52,6 +53,8 @@ _LARGEST_OTHER = 10_000
 _MOST_FRAMES = 100_000
 _ALWAYS_ROOM_FOR, _BYTES_OF_A_BLOCK = 200, 1_000  # of a block, the names of its tensors alone have more bytes
 _COUNTERS = ("total_ops", "total_params")
+# What layers say of themselves that changes nothing of what they compute in use.
+_IN_TRAINING = re.compile(r"momentum=[^,]*(, )?|(, )?inplace=\w+")
 _REMEDY = "torch.save(model.state_dict(), ...) keeps it, for code that changes the layers again before it loads"
 # What to do, by a part of the names of tensors that are no network's own.
 _REMEDIES = {
@@ -282,12 +285,21 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
         "library_name": "slowfast_zoo",
         "library_version": __version__,
         "architecture": cfg.get("architecture", ""),
-        "config": model.config.replace(num_classes=model.num_classes).to_dict(),
+        "config": model.config.replace(num_classes=model.num_classes, in_chans=model.in_chans).to_dict(),
         "preprocessing": {key: cfg[key] for key in _PREPROCESSING if key in cfg},
         "labels": None if names is None else list(names),
         "based_on": "" if record else cfg.get("based_on", ""),
         "weights": record.to_dict() if record else None,
     }
+
+
+def check_savable(model: VideoNetwork[Any]) -> None:
+    """That a folder can hold the network, before much is done for it.
+
+    Raises:
+        ValueError: its tensors or layers are not those of its configuration, or it is optimised.
+    """
+    _state_of(model, _config(model, None, None)["config"])
 
 
 def _state_of(model: VideoNetwork[Any], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -340,11 +352,21 @@ def _remedy(names: Sequence[str]) -> str:
 
 
 def _replaced_layer(model: nn.Module, plain: nn.Module) -> str:
-    """In words, the first layer without tensors of its own, such as a ReLU, that is of another kind than was built."""
-    layers = {re.sub(rf"\b(?:{'|'.join(INSIDE)})\b\.?", "", name): module for name, module in model.named_modules()}
-    for name, module in plain.named_modules():
-        if isinstance(module, (nn.ReLU, nn.MaxPool3d)) and not isinstance(layers.get(name), type(module)):
-            return f"{name} is a {type(layers.get(name)).__name__} in place of a {type(module).__name__}"
+    """In words, the first layer that computes something else than the one that was built, with the same tensors."""
+    inside = re.compile(rf"\b(?:{'|'.join(INSIDE)})\b\.?")
+    layers = {inside.sub("", name).rstrip("."): module for name, module in model.named_modules()}
+    for name, built in plain.named_modules():
+        found = layers.get(name)
+        if isinstance(built, nn.Dropout):  # of no effect where a network is used
+            continue
+        # In use, the norms of training in parts are what they replaced. FSDP makes classes of its own, with the same
+        # forward.
+        is_norm = isinstance(built, nn.BatchNorm3d) and isinstance(found, (nn.SyncBatchNorm, SplitBatchNorm3d))
+        if not is_norm and getattr(type(found), "forward", None) is not type(built).forward:
+            return f"{name} is a {type(found).__name__} in place of a {type(built).__name__}"
+        settings, expected = (_IN_TRAINING.sub("", module.extra_repr()) for module in (found or built, built))
+        if not list(built.children()) and settings != expected:
+            return f"{name} is {type(built).__name__}({settings}) in place of {type(built).__name__}({expected})"
     return ""
 
 
