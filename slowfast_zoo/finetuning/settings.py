@@ -90,7 +90,7 @@ class Settings:
 
     def _check(self, name: str, fits: Callable[[Any], bool], wanted: str) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or getattr(value, "ndim", 0) or not fits(value):
+        if isinstance(value, bool) or getattr(value, "ndim", False) or not fits(value):
             raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
     def _check_whole(self, name: str, fits: Callable[[int], bool], wanted: str) -> None:

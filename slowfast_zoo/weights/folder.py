@@ -302,15 +302,6 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
     }
 
 
-def check_savable(model: VideoNetwork[Any]) -> None:
-    """That a folder can hold the network, before much is done for it.
-
-    Raises:
-        ValueError: its tensors or layers are not those of its configuration, or it is optimised.
-    """
-    _state_of(model, _config(model, None, None)["config"])
-
-
 def _state_of(model: VideoNetwork[Any], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors to save: those that the network of this configuration has, exactly.
 
