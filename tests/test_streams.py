@@ -24,7 +24,7 @@ def write(path: Path, *streams: tuple[int, int, int], default: int | None = None
             stream.width, stream.height = width, width // 2
             if default is not None:
                 chosen = len(written) == default
-                stream.disposition = av.stream.Disposition.default if chosen else av.stream.Disposition(0)
+                stream.disposition = av.stream.Disposition.default.value if chosen else 0
             written.append((stream, frames, width))
         for stream, frames, width in written:
             for index in range(frames):
