@@ -205,6 +205,7 @@ def score_videos(
             bad: tuple[type[Exception], ...] = (VideoDecodeError, OSError, ValueError, TypeError)
             try:
                 with open_video(video, fps=fps) as reader:
+                    transform.check_shape(reader.height, reader.width)
                     bad = (VideoDecodeError, OSError)  # others are no fault of the video's from here on
                     name = video_name(video)
                     told = name if isinstance(video, (np.ndarray, Tensor, bytes, bytearray, memoryview)) else video
