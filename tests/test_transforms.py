@@ -303,7 +303,7 @@ def test_of_a_strip_the_same_is_seen_from_few_pixels(height: int, width: int, co
     factor = 64 / min(height, width)
     rounded = (math.floor(side * factor + (0.5 if convention == "mmaction2" else 1e-9)) for side in (height, width))
     size = (int(next(rounded)), int(next(rounded)))
-    whole = F.interpolate(video.float(), size=size, mode="bilinear", align_corners=False)
+    whole: torch.Tensor = F.interpolate(video.float(), size=size, mode="bilinear", align_corners=False)
     plain = ClipTransform(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=64, crop=48, crops=3, convention=convention)
     three = plain(video)
     down, right = size[0] - 48, size[1] - 48

@@ -281,8 +281,11 @@ class Progress:
 
 def _named(word: str) -> dict[str, str]:
     """The videos of a file, a folder or a URL."""
-    if _is_url(word):
+    from slowfast_zoo.video.source import local_path
+
+    if (path := local_path(word)) is None:
         return {word: ""}
+    word = path  # of a file: URL too
     if not os.path.isdir(word):
         return {word: os.path.dirname(os.path.abspath(word))}
     videos = _in_folder(word)
