@@ -1,8 +1,10 @@
-"""What read_container makes of damaged and hostile files: either their data or a WeightsError, and nothing else.
+"""What load_checkpoint makes of damaged and hostile files: either their data or a WeightsError, and nothing else.
 
 Small files of each container are changed at random (bytes, cuts, insertions, pieces of one another, calls of functions
-that would create a file, instructions of pickles in any order) and read. They are read in fresh interpreters, so that
-a crash is counted like any other failure, and with the same seed they are the same files. Needs Linux.
+that would create a file, instructions of pickles in any order, long names, large numbers, deep nesting, second ends of
+archives) and read: into memory, then as the weights of a network, which none of them is. So are the index of several
+files and the configuration of a folder. They are read in fresh interpreters, so that a crash is counted like any other
+failure, and with the same seed they are the same files. Needs Linux.
 
     python -m benchmarks.fuzz_checkpoints [--inputs 18000] [--seed 0]
 """
@@ -10,6 +12,7 @@ a crash is counted like any other failure, and with the same seed they are the s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import pickle
@@ -29,6 +32,7 @@ from typing import Any, ClassVar
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results" / "fuzz_checkpoints.json"
 BATCH = 3000  # inputs of one interpreter
+PLAIN = ("safetensors", "index", "configuration")  # no pickles
 EXTREMES = [0, 1, 0x7F, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000, 2**40, 2**62, 2**63 - 1, 2**64 - 1]
 
 
@@ -91,6 +95,17 @@ def valid_files() -> dict[str, bytes]:
     }
 
 
+def texts() -> dict[str, bytes]:
+    """Small files that are read beside checkpoints: an index of several, and the configuration of a folder."""
+    import slowfast_zoo as sfz
+
+    with tempfile.TemporaryDirectory() as folder:
+        sfz.create_model("slow_r50_4x16", depths=(1, 1, 1, 1), width=4, num_classes=2).save_pretrained(folder)
+        configuration = (Path(folder) / "config.json").read_bytes()
+    index = json.dumps({"weight_map": {"a.weight": "part", "a.bias": "part"}}).encode()
+    return {"index": index, "configuration": configuration}
+
+
 def call(sentinel: Path, rng: random.Random) -> bytes:
     """Instructions that create the sentinel, in a pickle that is run."""
     code, shell = f"open({str(sentinel)!r}, 'w')".encode(), f"touch {sentinel}".encode()
@@ -150,7 +165,10 @@ def changed(name: str, files: dict[str, bytes], rng: random.Random, sentinel: Pa
         at = rng.randrange(len(content) + 1)
         to = min(len(content), at + rng.randrange(1, 65))
         way = rng.choice(
-            ["bytes", "bit", "cut", "insert", "delete", "repeat", "splice", "extreme", "call", "instructions"]
+            [
+                *("bytes", "bit", "cut", "insert", "delete", "repeat", "splice", "extreme", "call", "instructions"),
+                *("name", "digits", "nesting", "end"),
+            ]
         )
         if way == "bytes":
             for _ in range(rng.randrange(1, 9)):
@@ -172,9 +190,19 @@ def changed(name: str, files: dict[str, bytes], rng: random.Random, sentinel: Pa
         elif way == "extreme":
             width = rng.choice([1, 2, 4, 8])
             content[at : at + width] = rng.choice(EXTREMES).to_bytes(8, rng.choice(["little", "big"]))[:width]
+        elif way == "name":
+            content[at:at] = rng.choice([b"module.", b"model.", b"a.", b"\n", b"\x1b[2J"]) * rng.choice(
+                [10, 1000, 20_000]
+            )
+        elif way == "digits":
+            content[at:at] = b"9" * rng.choice([20, 5000])
+        elif way == "nesting":
+            content[at:at] = rng.choice([b"[", b'{"a":', b"(", b"]"]) * rng.choice([100, 20_000])
+        elif way == "end":
+            content += struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 1, 1, rng.choice(EXTREMES) & 0xFFFFFFFF, at, 0)
         elif way == "call":
             content[at:at] = call(sentinel, rng)
-        elif way == "instructions" and name != "safetensors":
+        elif way == "instructions" and name not in PLAIN:
             content = bytearray(with_pickle(name, files[name], instructions(rng, sentinel)))
     return bytes(content)
 
@@ -218,34 +246,63 @@ def memory(*, forget: bool = False) -> float:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
+def is_well_said(message: str, folder: Path) -> bool:
+    """Whether a message names the file, and is one short line without control characters."""
+    return str(folder) in message and message.isprintable() and len(message) < 1500
+
+
 def child(first: int, last: int, seed: int, folder: Path) -> None:
     """Reads the inputs from ``first`` to before ``last``; a line for each, so that what ends the process is known."""
     import numpy
     import safetensors
     import torch
 
+    import slowfast_zoo as sfz
     from slowfast_zoo.errors import WeightsError
+    from slowfast_zoo.weights import read_folder
     from slowfast_zoo.weights.container import read_container
+    from slowfast_zoo.weights.shards import read_file
 
-    files, path, sentinel = valid_files(), folder / "checkpoint", folder / "ran"
-    for content in files.values():
+    network = sfz.create_model("slow_r50_4x16", depths=(1, 1, 1, 1), width=4, num_classes=2)
+
+    def read(name: str) -> None:
+        if name == "configuration":
+            read_folder(f"local-dir:{folder}")
+        elif name == "index":
+            touch(read_file(path))
+        else:
+            touch(read_container(path))
+            try:
+                sfz.load_checkpoint(network, path)
+            except WeightsError as error:
+                if not is_well_said(str(error), folder):
+                    raise ValueError(f"message: {error}") from error
+
+    files, sentinel = {**valid_files(), **texts()}, folder / "ran"
+    paths = {"index": folder / "model.safetensors.index.json", "configuration": folder / "config.json"}
+    (folder / "part").write_bytes(files["safetensors"])
+    (folder / "model.safetensors").write_bytes(files["safetensors"])
+    for name, content in files.items():
+        path = paths.get(name, folder / "checkpoint")
         path.write_bytes(content)
-        touch(read_container(path))
+        with contextlib.suppress(WeightsError):  # these are no network's
+            read(name)
     versions = {"torch": torch.__version__, "numpy": numpy.__version__, "safetensors": safetensors.__version__}
     before = memory(forget=True)
     for index in range(first, last):
         rng = random.Random(f"{seed} {index}")
         name = list(files)[index % len(files)]
+        path = paths.get(name, folder / "checkpoint")
         path.write_bytes(changed(name, files, rng, sentinel))
         print(json.dumps({"index": index, "container": name}), flush=True)
         start = time.perf_counter()
         told = {"how": "read"}
         try:
-            touch(read_container(path))
-        except WeightsError as error:
+            read(name)
+        except (WeightsError, FileNotFoundError) as error:
             message = str(error)
-            well = message.startswith(repr(str(path))) and "\n" not in message and len(message) < 600
-            message = re.sub(r"\d+", "N", message.replace(str(path), "PATH"))
+            well = is_well_said(message, folder)
+            message = re.sub(r"\d+", "N", message.replace(str(folder), "FOLDER"))
             told = {"how": "refused" if well else "message", "message": message}
         except BaseException as error:
             told = {"how": type(error).__name__, "message": str(error)}

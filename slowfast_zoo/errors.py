@@ -36,3 +36,15 @@ class MissingDependencyError(SlowFastZooError, ImportError):
 
 class ExportError(SlowFastZooError):
     """A network could not be exported, or the exported file gives other results."""
+
+
+def printable(text: object, most: int = 200) -> str:
+    """What a file or a server says, for a message: one line of so many characters at most, without control characters.
+
+    Args:
+        text: a text, or what gives one.
+        most: characters of it that are shown.
+    """
+    whole = str(text)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole[:most])
+    return shown[:most] + ("..." if max(len(whole), len(shown)) > most else "")

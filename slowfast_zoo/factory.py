@@ -58,7 +58,8 @@ def create_model(
         pretrained: load the weights: the tag's, or for an untagged name the architecture's default ones, whose
             configuration it then has too. They are looked for in the package, the cache, on the Hugging Face Hub and at
             their publisher's, and verified.
-        checkpoint_path: load this file instead, of any layout that :func:`load_checkpoint` reads.
+        checkpoint_path: load this file instead, of any layout that :func:`load_checkpoint` reads; which has more to say
+            about where in the file the network is.
         num_classes: classes; another number than the weights have gives a new classifier, 0 none at all.
         in_chans: channels of a frame. The stems of weights for three channels are fitted to another number.
         features_only: give a :class:`~slowfast_zoo.models.FeatureNetwork`, which returns the stages' feature maps.
@@ -111,14 +112,15 @@ def create_model(
     with torch.device("meta") if checkpoint_path is not None else nullcontext():
         model = build(config)
     model.pretrained_cfg = pretrained_cfg(architecture, record, config, folder)
+    network = FeatureNetwork(model, out_indices) if features_only else model
     if checkpoint_path is not None:
         new_classifier = num_classes is not None
-        load_checkpoint(model, checkpoint_path, new_classifier=new_classifier, adapt_stems=config.in_chans != 3)
+        load_checkpoint(network, checkpoint_path, new_classifier=new_classifier, adapt_stems=config.in_chans != 3)
         model.to(torch.get_default_device())
         if published:
             model.pretrained_cfg["based_on"] = published.name
     model.remember_classifier()
-    return FeatureNetwork(model, out_indices) if features_only else model
+    return network
 
 
 def list_models(pattern: str = "", pretrained: bool = False) -> list[str]:

@@ -115,6 +115,14 @@ def test_a_result_names_only_what_is_there(data: Path, tmp_path: Path) -> None:
         finetune(network(), data, output=tmp_path / "a", **SHORT)
 
 
+def test_what_cannot_be_saved_is_told_before_training(data: Path, tmp_path: Path) -> None:
+    model = network()
+    model.head.fc = torch.nn.Linear(model.num_features, 2, bias=False)
+    with pytest.raises(ValueError, match=r"cannot be saved as a folder.*head\.fc\.bias"):
+        finetune(model, data, output=tmp_path / "a", **SHORT)
+    assert not (tmp_path / "a").exists()
+
+
 def test_networks_in_bfloat16(data: Path, tmp_path: Path) -> None:
     settings = {**SHORT, "epochs": 2}
     straight = finetune(network().bfloat16(), data, output=tmp_path / "a", **settings)

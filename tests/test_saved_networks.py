@@ -135,6 +135,87 @@ def test_what_would_not_read_back_is_refused_before_writing(change: Any, words: 
     assert not (tmp_path / "folder").exists()
 
 
+def _eps(model: Any) -> None:
+    model.pathway.stem.conv1.norm.eps = 0.5
+
+
+def _dilation(model: Any) -> None:
+    conv = model.pathway.stem.conv1.conv
+    conv.dilation, conv.padding = (1, 2, 2), (conv.padding[0], 6, 6)
+
+
+def _padding(model: Any) -> None:
+    model.pathway.stem.conv1.conv.padding_mode = "replicate"
+
+
+def _pool(model: Any) -> None:
+    model.pathway.stem.pool1.kernel_size = (1, 2, 2)
+
+
+class _Doubled(nn.BatchNorm3d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def _subclass(model: Any) -> None:
+    model.pathway.stem.conv1.norm.__class__ = _Doubled
+
+
+@pytest.mark.parametrize("change", [_eps, _dilation, _padding, _pool, _subclass])
+def test_layers_with_the_same_tensors_that_compute_otherwise_are_refused(change: Any, tmp_path: Path) -> None:
+    model = network()
+    before = model(CLIP)
+    change(model)
+    assert not torch.equal(model(CLIP), before)
+    with pytest.raises(ValueError, match="in place of"):
+        model.save_pretrained(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_what_matters_in_training_alone_is_saved(tmp_path: Path) -> None:
+    model = network()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.momentum = 0.01
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    model.head.dropout = nn.Identity()
+    model.pathway.res2 = torch.compile(model.pathway.res2, backend="eager")
+    again: Any = sfz.create_model(f"local-dir:{model.save_pretrained(tmp_path)}").eval()
+    assert torch.allclose(again(CLIP), model(CLIP), atol=1e-6)
+
+
+def test_channels_are_those_of_the_stem(tmp_path: Path) -> None:
+    model = network()
+    old = model.pathway.stem.conv1.conv
+    model.pathway.stem.conv1.conv = nn.Conv3d(1, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False)
+    assert model.in_chans == 1
+    expected = model(CLIP[:, :1])
+    with pytest.raises(ValueError, match="has 1 channels in dimension 1, not 3"):
+        model(CLIP)
+    again: Any = sfz.create_model(f"local-dir:{model.save_pretrained(tmp_path)}").eval()
+    assert torch.equal(again(CLIP[:, :1]), expected)
+
+
+class _Cosine(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight), self.bias)
+
+
+def test_other_classifiers_have_other_labels() -> None:
+    model: Any = sfz.create_model("slowfast_tiny_4x8.motion", pretrained=True)
+    assert model.labels is not None
+    model.head.fc = _Cosine(model.num_features, model.num_classes)
+    assert model.labels is None
+
+
+def test_a_head_that_pools_nothing_is_told_of() -> None:
+    model = network()
+    model.head = nn.Identity()
+    with pytest.raises(TypeError, match=r"model\.head is a Identity.*model\.head\.fc"):
+        model(CLIP)
+
+
 def test_pruned_for_good_is_saved(tmp_path: Path) -> None:
     model = network()
     _prune(model)

@@ -66,22 +66,21 @@ def test_of_two_that_fit_none_is_guessed(tmp_path: Path) -> None:
     both = {**under("encoder_q.", query.state_dict()), **under("encoder_k.", key.state_dict())}
     path = saved(tmp_path / "w.pt", {"state_dict": both})
     before = model(CLIP)
-    with pytest.raises(sfz.WeightsError, match=r"'encoder_q\.', 'encoder_k\.'.*prefix="):
+    with pytest.raises(sfz.WeightsError, match=r"encoder_q', '.*encoder_k'.*prefix="):
         sfz.load_checkpoint(model, path)
     assert torch.equal(model(CLIP), before)
     sfz.load_checkpoint(model, path, prefix="encoder_k.")
     assert torch.equal(model(CLIP), key(CLIP))
     sfz.load_checkpoint(model, path, prefix=lambda name: name[10:] if name.startswith("encoder_q.") else None)
     assert torch.equal(model(CLIP), query(CLIP))
-    with pytest.raises(sfz.WeightsError, match="no tensor under 'encoder_z.'"):
+    with pytest.raises(sfz.WeightsError, match="no network under 'encoder_z.'"):
         sfz.load_checkpoint(model, path, prefix="encoder_z.")
 
 
 def test_an_average_of_the_weights_is_preferred(tmp_path: Path) -> None:
     raw, averaged, model = network(1), network(2), network(3)
     path = saved(tmp_path / "w.pt", {**under("net.", raw.state_dict()), **under("ema_net.", averaged.state_dict())})
-    with pytest.warns(UserWarning, match="left aside"):
-        sfz.load_checkpoint(model, path)
+    sfz.load_checkpoint(model, path)
     assert torch.equal(model(CLIP), averaged(CLIP))
 
 

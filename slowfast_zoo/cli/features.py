@@ -157,7 +157,16 @@ def _check(file: Path, settings: dict[str, Any]) -> None:
         else:
             its = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["settings"]
         differing = [name for name in settings if its.get(name) != settings[name]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{file} is there already, but is not of this command: {remedy}") from error
     if differing:
         changes = ", ".join(f"{name} {its.get(name)} instead of {settings[name]}" for name in differing)

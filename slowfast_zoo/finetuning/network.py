@@ -16,6 +16,7 @@ from slowfast_zoo.models import VideoNetwork, unwrapped
 from slowfast_zoo.models.freezing import freeze
 from slowfast_zoo.models.network import MIN_SIDE
 from slowfast_zoo.video import ClipTransform
+from slowfast_zoo.weights.folder import check_savable
 
 from .data import Data
 from .settings import SPLIT_CLIPS, Settings
@@ -42,6 +43,7 @@ def fitting_network(
         overrides: dict[str, Any] = {} if crop is None else {"crop": crop}
         network: Any = create_model(model, pretrained, **overrides)
         _check_kind(network)
+        check_savable(network)
         own = labels_of(network)
         if data.named and own is not None and set(own) == set(data.labels):
             return network, data.with_labels(own)
@@ -49,6 +51,7 @@ def fitting_network(
         return network, data
     network = unwrapped(model, said="expected a model name or a network from create_model, got")
     _check_kind(network)
+    check_savable(network)
     if crop is not None:
         raise ValueError("crop goes with the name of a model; a network has its own: create_model(..., crop=...)")
     own = labels_of(network)

@@ -308,7 +308,7 @@ def _read_results(results: str | os.PathLike[str] | None, header: Mapping[str, A
             try:
                 record = json.loads(line)
                 index, vector = int(record["index"]), np.array(record["probabilities"], np.float32)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 index, vector = -1, np.empty(0, np.float32)
             if not 0 <= index < header["videos"] or vector.shape != (header["classes"],):
                 raise ValueError(f"{file}, line {number} is damaged: delete that line, and its video is seen again")
@@ -328,7 +328,7 @@ def _lines(path: Path, header: Mapping[str, Any]) -> Iterator[bytes]:
             return
         try:
             found = json.loads(first)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or found.get("results") != header["results"]:
             raise ValueError(f"{path} holds no results of an evaluation, and is left as it is: choose another file")

@@ -100,6 +100,14 @@ class VideoNetwork(nn.Module, Generic[Config]):
         return self.config.num_classes if found is None else found
 
     @property
+    def in_chans(self) -> int:
+        """Channels of a frame: what the stem takes."""
+        pathway: Any = getattr(self, "slow", None) or self.pathway
+        conv = getattr(getattr(pathway.stem, "conv1", None), "conv", None)  # an optimised stem has none
+        found = getattr(conv, "in_channels", None)
+        return found if isinstance(found, int) else self.config.in_chans
+
+    @property
     def default_cfg(self) -> dict[str, Any]:
         """timm's older name of ``pretrained_cfg``."""
         return self.pretrained_cfg
@@ -180,6 +188,11 @@ class VideoNetwork(nn.Module, Generic[Config]):
         """
         self._check_boxes(boxes)
         maps = self._maps_for_head(features)
+        if not isinstance(self.head, (ClassifierHead, RoIHead)):
+            raise TypeError(
+                f"model.head is a {type(self.head).__name__}, which does not pool maps: put another classifier in "
+                "place of model.head.fc, or call model.reset_classifier(num_classes); forward_features gives the maps"
+            )
         if isinstance(self.head, RoIHead):
             return self.head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
         return self.head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
@@ -273,7 +286,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         known, as after another classifier was put in place of the one that they came with."""
         labels = self.pretrained_cfg.get("labels")
         labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
-        layers = [module for module in self.head.fc.modules() if type(module) is nn.Linear]
+        layers = [module for module in self.head.fc.modules() if any(True for _ in module.parameters(recurse=False))]
         replaced = bool(layers) and not any(hasattr(module, "came_with_network") for module in layers)
         return None if replaced and labels == self._first_labels else labels
 

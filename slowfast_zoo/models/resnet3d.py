@@ -53,7 +53,7 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
         if isinstance(clip, (tuple, list)) and len(clip) == 1:  # as other projects' pipelines hand over one pathway
             clip = clip[0]
         multiple = self.config.alpha * self.config.temporal_reduction
-        x = self._check_frames(clip, "clip", self.config.in_chans, multiple)
+        x = self._check_frames(clip, "clip", self.in_chans, multiple)
         maps: dict[int, Maps] = {}
         for i, stage in enumerate(FEATURE_NAMES[: max(out_indices) + 1]):
             x = getattr(self.pathway, stage)(x)

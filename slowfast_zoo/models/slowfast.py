@@ -120,11 +120,11 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
             ValueError: shapes that do not fit.
         """
         config = self.config
-        channels = 2 if config.fast_input == "flow" else config.in_chans
+        channels = 2 if config.fast_input == "flow" else self.in_chans
         if isinstance(clip, (tuple, list)):
             if len(clip) != 2:
                 raise ValueError(f"a sequence of clips is the pair (slow, fast), not {len(clip)} tensors. {config}")
-            slow = self._check_frames(clip[0], "slow", config.in_chans, 1)
+            slow = self._check_frames(clip[0], "slow", self.in_chans, 1)
             fast = self._check_frames(clip[1], "fast", channels, config.alpha)
             if fast.shape[2] != config.alpha * slow.shape[2]:
                 raise ValueError(

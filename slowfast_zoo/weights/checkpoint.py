@@ -6,15 +6,14 @@ import logging
 import os
 import re
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.models import (
     ARCHITECTURES,
     FeatureNetwork,
@@ -25,267 +24,207 @@ from slowfast_zoo.models import (
     unwrapped,
 )
 
-from .container import read_container
-from .layouts import LAYOUTS, Layout, recognise
+from .layouts import LAYOUTS, Layout
 from .layouts.image import Inflation, inflate, is_kept
 from .manifest import WeightsRecord, default_record, records
+from .parts import describe_aside, describe_places, find_parts, flatten
+from .shards import read_file
 
 _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _SHOWN = 3  # names in an error before the rest is counted
-_LONGEST_SHOWN = 100  # characters of a name in an error
-# Components of a name, its characters, and parts of a file that are looked at for where a network is: no network in use
-# comes near, and a file made to take time does.
-_DEEPEST, _LONGEST_START, _MOST_PARTS = 32, 1000, 1000
 
-# Where training loops put the weights, what is to be preferred first: an average of the weights was kept to be used.
-_AVERAGED = ("state_dict_ema", "model_ema", "ema", "shadow")
-_NESTED = (*_AVERAGED, "model_state", "model_state_dict", "state_dict", "model", "net", "network", "blobs")
-# What wrappers put before every name: DistributedDataParallel and averaged models, torch.compile, Lightning modules,
-# FeatureNetwork.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
+# What is no tensor of a network's classifier in the layouts, and yet belongs to one.
+_HEAD = "head."
+# What stands before the names of a network, or a function that gives its names for those of a file.
+Prefix: TypeAlias = "str | Callable[[str], str | None] | None"
+_MOST_TIMES = 100  # how much larger than an image network the network is that it fills: the Fast pathway, a classifier
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """A network that a file holds.
 
     Attributes:
         path: the file.
         layout: the project whose names its tensors had.
         state: the tensors by this library's names, on the CPU.
         config_text: the configuration of the training, where PySlowFast put its YAML into the file.
+        place: what stands before its names in the file, without the last dot; "" for nothing.
+        is_average: whether it is an average of weights that may stand beside it.
+        roots: what the names of its layout begin with, up to the first dot. What begins otherwise is not its own.
+        others: names of the file's tensors that are not under ``place``.
+        unread: objects in the file that were not read, by the names that they stand under.
     """
 
     path: str
     layout: Layout
     state: dict[str, Tensor]
-    config_text: str = ""
+    config_text: str
+    place: str
+    is_average: bool
+    roots: frozenset[str]
+    others: tuple[str, ...]
+    unread: Mapping[str, str]
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, mapped: bool = False) -> Checkpoint:
     """Reads a file of any layout, recognised by its content. Nothing in the file is ever run.
 
+    Of several networks in the file it is the first one that has the statistics of batch norms; averages come first.
+
     Args:
-        path: the file.
+        path: the file; or the index of one in several files, or the folder with it.
         mapped: the tensors may be views of the file, for a caller that copies them at once.
 
     Raises:
         FileNotFoundError: there is no such file.
         WeightsError: it cannot be read, or its tensors are in no known layout.
     """
-    return named_checkpoint(read_container(path, mapped=mapped), os.fspath(path))
+    found = read_checkpoints(path, mapped=mapped)
+    return next((c for c in found if any(name.endswith(".running_var") for name in c.state)), found[0])
 
 
-def named_checkpoint(content: Any, name: str) -> Checkpoint:
-    """What :func:`read_checkpoint` makes of a file's content, for content that comes from elsewhere.
+def read_checkpoints(
+    path: str | os.PathLike[str],
+    *,
+    mapped: bool = False,
+    prefix: Prefix = None,
+) -> list[Checkpoint]:
+    """All networks in a file, averages first; one at least.
+
+    Args:
+        path: as in :func:`read_checkpoint`.
+        mapped: likewise.
+        prefix: as in :func:`load_checkpoint`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it cannot be read, or its tensors are in no known layout.
+    """
+    return named_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix)
+
+
+def named_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list[Checkpoint]:
+    """What :func:`read_checkpoints` makes of a file's content, for content that comes from elsewhere.
 
     Args:
         content: a state dict, or what a training loop saves around it.
         name: where it comes from, for messages.
+        prefix: as in :func:`load_checkpoint`.
 
     Raises:
         WeightsError: its tensors are in no known layout.
     """
-    state = _unwrap(content, name)
-    layout = recognise(state)
-    if layout is None:
-        names = _first(state)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{name!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
+    flat = flatten(content, name, prefix if callable(prefix) else None)
+    if not flat.tensors:
+        keys = ", ".join(printable(repr(key), 80) for key in list(content)[:_SHOWN]) or "nothing"
+        raise WeightsError(
+            f"{name!r} holds no tensors where weights are looked for; at its top it has {keys}"
+            f"{_not_loaded(flat.unread)}"
+        )
+    parts = find_parts(flat, name, None if callable(prefix) else prefix)
+    if not parts:
+        names = ", ".join(printable(full, 80) for full in list(flat.tensors)[:_SHOWN])
         raise WeightsError(
             f"{name!r} is in no layout that is known ({', '.join(known.title for known in LAYOUTS)}); its tensors are "
-            f"named {names}, ..."
+            f"named {names}, ...{_not_loaded(flat.unread)}"
         )
-    config_text = content.get("cfg", "") if isinstance(content, Mapping) else ""
-    converted = _with_counts(layout.convert(state))
-    return Checkpoint(name, layout, converted, config_text if isinstance(config_text, str) else "")
+    config_text = content.get("cfg", "")
+    found = []
+    for part in parts:
+        converted = part.layout.convert(part.state)
+        before = f"{part.place}." if part.place else ""
+        found.append(
+            Checkpoint(
+                name,
+                part.layout,
+                _with_counts(converted),
+                config_text if isinstance(config_text, str) else "",
+                place=part.place,
+                is_average=part.is_average,
+                roots=frozenset(full.partition(".")[0] for full in part.state.keys() - converted.keys()),
+                others=tuple(full for full in flat.tensors if not full.startswith(before)),
+                unread=flat.unread,
+            )
+        )
+    return found
 
 
 def load_checkpoint(
     model: VideoNetwork[Any] | FeatureNetwork,
     path: str | os.PathLike[str],
     *,
-    prefix: str | Callable[[str], str | None] | None = None,
+    prefix: Prefix = None,
     new_classifier: bool = False,
     adapt_stems: bool = False,
 ) -> None:
     """Reads a checkpoint into a network of its architecture, strictly.
 
-    The network may be a part of what the file holds, as in a training loop's: its tensors under any prefix, beside
-    others (a loss, metrics, another head, a queue). The part that fits the network wholly is taken, and a warning names
-    what is left aside. Of two that fit, an average of the weights is taken (a prefix with "ema" in it); any other two
-    are refused. An image ResNet (torchvision's or timm's) is inflated: see :func:`load_image_weights`.
+    The network is looked for in all that training loops and wrappers put around and beside it: other networks, heads,
+    weights of losses, metrics. One warning names what is left aside. Where several networks in the file fit, an average
+    of the weights (``model_ema``, ``state_dict_ema``, ``shadow``, ``swa``) is taken; any other two are refused.
+
+    An image ResNet (torchvision's or timm's) is inflated: see :func:`load_image_weights`.
 
     Args:
-        model: the network, changed in place. One on the meta device gets the checkpoint's tensors as its own. One made
-            with ``features_only`` takes what it has of a whole network's.
+        model: the network, changed in place. One on the meta device gets the checkpoint's tensors as its own. A
+            :class:`~slowfast_zoo.models.FeatureNetwork` takes what it has; the classifier and stages that it lacks are
+            left aside.
         path: a file of this library, PySlowFast (also in Caffe2), PyTorchVideo, MMAction2 or GluonCV, recognised by its
-            content.
-        prefix: what the names of the network's tensors begin with in the file, such as "encoder_q."; or a function from
-            a name in the file to the name without it, or to None for what is to be left aside. None looks for it.
+            content; or the index of one in several files (``model.safetensors.index.json``), or the folder with it.
         new_classifier: keep the network's own classifier where the checkpoint's has another number of classes, or none;
             said in one line of the log. What ``create_model(..., num_classes=...)`` does.
         adapt_stems: fit weights for three channels to a network on another number, as timm does. What
             ``create_model(..., in_chans=...)`` does.
+        prefix: which network of several in the file: what stands before its names, such as ``"encoder_q."``, or a part
+            of that between dots; or a function from a tensor's name in the file, as it stands in its dict, to the
+            network's name for it, or to None for what is to be left aside.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: ``model`` is not a network of this library.
+        TypeError: ``model`` is not a network of this library, or ``prefix`` neither a string nor such a function.
         WeightsError: the file cannot be read, or its tensors are not those of the network: missing, unexpected or of
-            another shape. The message names the first few. The network is then unchanged. Also where two parts of the
-            file fit.
+            another shape; or several networks in it fit, and none of them is an average. The message names the first
+            few. The network is then unchanged.
     """
     given: Any = unwrapped(model)
-    if isinstance(given, FeatureNetwork):
-        _load_features(given, path, prefix)
-        return
-    model = given
-    if not isinstance(model, VideoNetwork):
-        raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(model).__name__}")
-    on_meta = next(model.parameters()).is_meta
-    checkpoint = _checkpoint_for(
-        model, path, prefix, mapped=not on_meta, new_classifier=new_classifier, adapt_stems=adapt_stems
-    )
-    if checkpoint.layout.name == "image":
-        load_inflated(model, checkpoint, "center", adapt_stems=adapt_stems)
-        return
-    expected = model.state_dict()
-    if new_classifier:
-        _leave_out_classifier(checkpoint, expected)
-    state = _fit(checkpoint, expected, model, adapt_stems=adapt_stems)
-    _warn_of_other_rules(checkpoint, model)
-    if on_meta:
-        state = _unshared(state)
-    model.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
-    if on_meta and model.num_classes and _CLASSIFIER[0] not in state:
-        model.reset_classifier(model.num_classes)
+    network = given.network if isinstance(given, FeatureNetwork) else given
+    if not isinstance(network, VideoNetwork):
+        raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(given).__name__}")
+    if prefix is not None and not isinstance(prefix, str) and not callable(prefix):
+        raise TypeError(f"prefix is a string such as 'encoder_q.' or a function that gives names, not {prefix!r}")
+    on_meta = next(network.parameters()).is_meta
+    checkpoints = read_checkpoints(path, mapped=not on_meta, prefix=prefix)
+    expected = network.state_dict()
+    unused = _unused(network) if isinstance(given, FeatureNetwork) else None
 
-
-def _load_features(model: FeatureNetwork, path: str | os.PathLike[str], prefix: Any) -> None:
-    """The stages that are there, from a checkpoint of the whole network."""
-    inner: VideoNetwork[Any] = model.network
-    with torch.device("meta"):
-        whole = build(inner.config)
-    whole.pretrained_cfg = inner.pretrained_cfg
-    checkpoint = _checkpoint_for(whole, path, prefix, mapped=True, new_classifier=True, adapt_stems=False)
-    expected = whole.state_dict()
-    _leave_out_classifier(checkpoint, expected)
-    state = _fit(checkpoint, expected, whole)
-    _warn_of_other_rules(checkpoint, whole)
-    inner.load_state_dict({name: state[name] for name in inner.state_dict()})
-
-
-def _checkpoint_for(
-    model: VideoNetwork[Any],
-    path: str | os.PathLike[str],
-    prefix: str | Callable[[str], str | None] | None,
-    *,
-    mapped: bool,
-    new_classifier: bool,
-    adapt_stems: bool,
-) -> Checkpoint:
-    """A file's part that is the network's; where none is, what the whole file holds, which then tells why not."""
-    name = os.fspath(path)
-    content = read_container(path, mapped=mapped)
-    state = _unwrap(content, name)
-    if prefix is not None:
-        find = prefix if callable(prefix) else _without(prefix)
-        chosen = {found: tensor for old, tensor in state.items() if (found := find(old)) is not None}
-        if not chosen:
-            raise WeightsError(f"{name!r} holds no tensor under {prefix!r}; its tensors are named {_first(state)}")
-        return named_checkpoint(_like(content, chosen), name)
-
-    def fits(checkpoint: Checkpoint) -> bool:
-        expected = model.state_dict()
-        trial = replace(checkpoint, state=dict(checkpoint.state))
-        if new_classifier:
-            _leave_out_classifier(trial, expected, is_trial=True)
-        try:
-            _fit(trial, expected, model, adapt_stems=adapt_stems)
-        except WeightsError:
-            return False
-        return True
-
-    error: WeightsError | None = None
-    try:
-        whole = named_checkpoint(content, name)
-        if whole.layout.name == "image" or fits(whole):
-            return whole
-    except WeightsError as unknown:
-        error = unknown
-    least = sum(not key.endswith("num_batches_tracked") and key not in _CLASSIFIER for key in model.state_dict())
-    parts: dict[str, tuple[Checkpoint, list[str]]] = {}
-    for start in _common_starts(state, least):
-        part, aside = _own_part({key[len(start) :]: t for key, t in state.items() if key.startswith(start)}, model)
-        if part is not None and fits(candidate := named_checkpoint(_like(content, part), name)):
-            others = [key for key in state if not key.startswith(start)] + [start + key for key in aside]
-            parts[start] = candidate, others
-    averaged = [start for start in parts if "ema" in start.lower()]
-    if len(parts) > 1 and len(averaged) != 1:
-        raise WeightsError(
-            f"{name!r} holds more than one network that fits, under {', '.join(map(repr, parts))}: choose with "
-            f"load_checkpoint(model, path, prefix={next(iter(parts))!r})"
+    def fit(checkpoint: Checkpoint) -> Fit:
+        if checkpoint.layout.name == "image":
+            return _fit_image(checkpoint, network, "center", adapt_stems=adapt_stems)
+        return _fit(
+            checkpoint, expected, network, adapt_stems=adapt_stems, new_classifier=new_classifier, unused=unused
         )
-    if not parts:
-        if error:
-            raise error
-        return whole
-    checkpoint, others = parts[averaged[0] if len(parts) > 1 else next(iter(parts))]
-    if others:
-        shown = ", ".join(repr(key[:_LONGEST_SHOWN]) for key in others[:_SHOWN])
-        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-        warnings.warn(f"{name!r}: tensors that are not the network's are left aside: {shown}{more}", stacklevel=3)
-    return checkpoint
 
-
-def _without(prefix: str) -> Callable[[str], str | None]:
-    return lambda name: name[len(prefix) :] if name.startswith(prefix) else None
-
-
-def _like(content: Any, state: dict[str, Tensor]) -> dict[str, Any]:
-    """The state dict, beside what the file tells of its training."""
-    config_text = content.get("cfg") if isinstance(content, Mapping) else None
-    return {"state_dict": state, "cfg": config_text} if isinstance(config_text, str) else {"state_dict": state}
-
-
-def _common_starts(state: Mapping[str, Tensor], least: int) -> list[str]:
-    """What at least so many names begin with, in whole components; first the empty one."""
-    counts: Counter[str] = Counter()
-    for name in state:
-        end = 0
-        for _ in range(_DEEPEST):
-            counts[name[:end]] += 1
-            end = name.find(".", end) + 1
-            if not end or end > _LONGEST_START:
-                break
-    return [start for start, count in counts.items() if count >= least]
-
-
-def _own_part(state: dict[str, Tensor], model: VideoNetwork[Any]) -> tuple[dict[str, Tensor] | None, list[str]]:
-    """What of a state dict may be the network's, and the names of what is not.
-
-    Where the network has anything under the first component of a name, all that stands there counts as its own: a block
-    too many is a difference, and no other part of the file.
-    """
-    tops: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        tops.setdefault(name.partition(".")[0], {})[name] = tensor
-    layout = recognise(state)
-    if layout is None or layout.name in ("image", "caffe2") or len(tops) > _MOST_PARTS:
-        return None, []
-    expected = model.state_dict().keys()
-    aside = [top for top, part in tops.items() if expected.isdisjoint(layout.convert(part))]
-    own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in aside}
-    return own, [name for name in state if name not in own]
-
-
-def _first(state: Mapping[str, Tensor]) -> str:
-    return ", ".join(name[:_LONGEST_SHOWN] for name in list(state)[:_SHOWN]) or "none"
+    fitted = _choose(checkpoints, fit)
+    _tell(fitted, checkpoints)
+    if fitted.checkpoint.layout.name == "image":
+        _fill_from_image(network, fitted, IMAGENET)
+        given.pretrained_cfg = network.pretrained_cfg
+        return
+    _warn_of_other_rules(fitted.checkpoint, network)
+    state = _unshared(fitted.state) if on_meta else fitted.state
+    network.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
+    if on_meta and network.num_classes and _CLASSIFIER[0] in expected.keys() - state.keys():
+        network.reset_classifier(network.num_classes)
 
 
 def load_inflated(
     model: VideoNetwork[Any],
-    checkpoint: Checkpoint,
+    checkpoints: list[Checkpoint],
     how: Inflation,
     *,
     adapt_stems: bool = False,
@@ -295,7 +234,7 @@ def load_inflated(
 
     Args:
         model: the network, changed in place.
-        checkpoint: the image network.
+        checkpoints: the networks that the source holds.
         how: "center" or "mean".
         adapt_stems: fit stems for three channels to another number.
         normalisation: mean and standard deviation of the image network's input, which the network takes over.
@@ -303,21 +242,9 @@ def load_inflated(
     Raises:
         WeightsError: it is no image network, or does not fit.
     """
-    materialize(model)  # an image network does not fill all of it
-    long = [name for name, tensor in checkpoint.state.items() if tensor.ndim == 5 and tensor.shape[2] != 1]
-    if long:
-        raise WeightsError(
-            f"{checkpoint.path!r} is no image network: {long[0]} sees {checkpoint.state[long[0]].shape[2]} frames. "
-            "load_checkpoint reads the weights of video networks."
-        )
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not is_kept(name)}
-    checkpoint = replace(checkpoint, state=inflate(checkpoint.state, expected, how))
-    _leave_out_classifier(checkpoint, expected)
-    model.load_state_dict(_fit(checkpoint, expected, model, adapt_stems=adapt_stems), strict=False)
-    model.pretrained_cfg = {**model.pretrained_cfg, "tag": "", "labels": None}  # nothing that it was named for
-    if model.config.in_chans == 3:
-        taken_over = {key: list(values) for key, values in normalisation.items()}
-        model.pretrained_cfg = {**model.pretrained_cfg, **taken_over}
+    fitted = _choose(checkpoints, lambda c: _fit_image(c, model, how, adapt_stems=adapt_stems))
+    _tell(fitted, checkpoints)
+    _fill_from_image(model, fitted, normalisation)
 
 
 def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[str, Tensor]:
@@ -327,46 +254,15 @@ def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[st
         FileNotFoundError: there is no such file.
         WeightsError: the file cannot be read, or is not what the record says.
     """
-    checkpoint = read_checkpoint(path)
-    if record.source_layout not in (None, checkpoint.layout.name):
+    checkpoints = read_checkpoints(path)
+    if record.source_layout is not None and record.source_layout not in [c.layout.name for c in checkpoints]:
         raise WeightsError(
-            f"{checkpoint.path!r} is in the layout of {checkpoint.layout.title}, which {record.name} is not published "
-            "in: it is another file"
+            f"{checkpoints[0].path!r} is in the layout of {checkpoints[0].layout.title}, which {record.name} is not "
+            "published in: it is another file"
         )
     with torch.device("meta"):
         model = build(record.config)
-    return _fit(checkpoint, model.state_dict(), model)
-
-
-def _unwrap(content: Any, path: str) -> dict[str, Tensor]:
-    """The state dict inside whatever a training loop saved."""
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
-    found = list(_state_dicts(content, ""))
-    if not found:
-        keys = ", ".join(map(repr, list(content)[:_SHOWN])) or "nothing"
-        raise WeightsError(f"{path!r} holds no tensors where weights are looked for; at its top it has {keys}")
-    # An average may be empty, or hold parameters only: the next has the statistics of batch norms too.
-    complete = [(key, s) for key, s in found if any(name.endswith(("running_var", "_riv")) for name in s)]
-    key, state = (complete or found)[0]
-    if key.rpartition(".")[2] in _AVERAGED:
-        _log.info("%s: the averaged weights (%s) are taken", path, key)
-    return state
-
-
-def _state_dicts(content: Mapping[Any, Any], key: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The state dicts in a training loop's dict, with the keys they stand under, the best first."""
-    nested = [name for name in _NESTED if isinstance(content.get(name), Mapping)]
-    for name in nested:
-        yield from _state_dicts(content[name], f"{key}.{name}".lstrip("."))
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor) and name != "n_averaged"}
-    for _ in range(_DEEPEST):  # each round copies every name
-        prefix = next((p for p in _PREFIXES if state and all(name.startswith(p) for name in state)), None)
-        if prefix is None:
-            break
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if state:
-        yield key, state
+    return _choose(checkpoints, lambda c: _fit(c, model.state_dict(), model)).state
 
 
 def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -378,59 +274,209 @@ def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _leave_out_classifier(checkpoint: Checkpoint, expected: dict[str, Tensor], *, is_trial: bool = False) -> None:
-    """Drops the classifier on both sides where the numbers of classes differ: the network keeps its own."""
+def _unused(network: VideoNetwork[Any]) -> frozenset[str]:
+    """The tensors of a whole network that the one of a FeatureNetwork lacks."""
+    with torch.device("meta"):
+        whole = build(network.config)
+    return frozenset(whole.state_dict().keys() - network.state_dict().keys())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network of a file that fits the one that is to be filled.
+
+    Attributes:
+        checkpoint: the network in the file.
+        state: what is to be loaded.
+        aside: names in the file that are not of the network.
+        notes: what else is to be said, in words.
+    """
+
+    checkpoint: Checkpoint
+    state: dict[str, Tensor]
+    aside: list[str]
+    notes: list[str]
+
+
+def _choose(checkpoints: list[Checkpoint], fit: Callable[[Checkpoint], Fit]) -> Fit:
+    """The network of a file that fits wholly; of several, the average.
+
+    Raises:
+        WeightsError: none fits, or several that are not the same.
+    """
+    fitting: list[Fit] = []
+    failures: list[tuple[bool, WeightsError]] = []
+    for checkpoint in checkpoints:
+        found = _tried(fit, checkpoint)
+        if isinstance(found, Fit):
+            fitting.append(found)
+        else:
+            failures.append((checkpoint.is_average, found))
+    if not fitting:
+        _, first = min(failures, key=lambda failure: failure[0])
+        if len(checkpoints) == 1:
+            raise first
+        places = describe_places([c.place for c in checkpoints])
+        raise WeightsError(f"none of the networks in it ({places}) fits. Of one of them: {first}") from first
+    averages = [found for found in fitting if found.checkpoint.is_average]
+    candidates = averages or fitting
+    others = [found for found in candidates[1:] if not _is_same(candidates[0].state, found.state)]
+    if others:
+        places = describe_places([found.checkpoint.place for found in (candidates[0], *others)])
+        raise WeightsError(
+            f"{checkpoints[0].path!r} has several networks that fit, under {places}, with different weights: name the "
+            "one that is meant, as in load_checkpoint(model, path, prefix=...)"
+        )
+    return candidates[0]
+
+
+def _tried(fit: Callable[[Checkpoint], Fit], checkpoint: Checkpoint) -> Fit | WeightsError:
+    try:
+        return fit(checkpoint)
+    except WeightsError as error:
+        return error
+
+
+def _is_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _tell(fitted: Fit, checkpoints: list[Checkpoint]) -> None:
+    """Says what was taken and what was left aside, where that is not the whole file."""
+    checkpoint = fitted.checkpoint
+    if checkpoint.is_average:
+        _log.info("%s: the averaged weights (%s) are taken", checkpoint.path, printable(checkpoint.place))
+    for note in fitted.notes:
+        _log.info("%s: %s", checkpoint.path, note)
+    rest = [other.place for other in checkpoints if other.place and other.place != checkpoint.place]
+    if rest:
+        _log.info("%s: other networks in it are left aside: %s", checkpoint.path, describe_places(rest))
+    before = f"{checkpoint.place}." if checkpoint.place else ""
+    names = [*(f"{before}{name}" for name in fitted.aside), *checkpoint.others]
+    told = describe_aside([name for name in names if not name.startswith(tuple(f"{place}." for place in rest))])
+    if told:
+        where = f", under {printable(checkpoint.place)!r}" if before else ""
+        warnings.warn(f"{checkpoint.path!r}: its network{where} is read; left aside: {told}", stacklevel=3)
+
+
+def _fit_image(checkpoint: Checkpoint, model: VideoNetwork[Any], how: Inflation, *, adapt_stems: bool) -> Fit:
+    """An image network inflated to those parts of a video network that image networks have."""
+    long = [name for name, tensor in checkpoint.state.items() if tensor.ndim == 5 and tensor.shape[2] != 1]
+    if long:
+        raise WeightsError(
+            f"{checkpoint.path!r} is no image network: {printable(long[0], 80)} sees "
+            f"{checkpoint.state[long[0]].shape[2]} frames. load_checkpoint reads the weights of video networks."
+        )
+    whole = model.state_dict()
+    expected = {name: tensor for name, tensor in whole.items() if not is_kept(name)}
+    checkpoint = replace(checkpoint, state=inflate(checkpoint.state, expected, how))
+    fitted = _fit(checkpoint, expected, model, adapt_stems=adapt_stems, new_classifier=True)
+    size = sum(tensor.numel() for tensor in fitted.state.values())
+    if sum(tensor.numel() for name, tensor in whole.items() if not name.startswith(_HEAD)) > _MOST_TIMES * size:
+        raise WeightsError(f"{checkpoint.path!r} is too small an image network for this one ({model.config})")
+    return fitted
+
+
+def _fill_from_image(model: VideoNetwork[Any], fitted: Fit, normalisation: Mapping[str, Sequence[float]]) -> None:
+    materialize(model)  # an image network does not fill all of it
+    model.load_state_dict(fitted.state, strict=False)
+    model.pretrained_cfg = {**model.pretrained_cfg, "tag": "", "labels": None}  # nothing that it was named for
+    if model.config.in_chans == 3:
+        taken_over = {key: list(values) for key, values in normalisation.items()}
+        model.pretrained_cfg = {**model.pretrained_cfg, **taken_over}
+
+
+def _has_other_classifier(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> bool:
+    """Whether the numbers of classes differ, so that the network keeps its own classifier."""
     theirs, ours = checkpoint.state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
     if theirs is not None and ours is not None and theirs.shape == ours.shape:
-        return
-    if theirs is not None and theirs.ndim != 1:
-        return  # no classifier of another size but something else, which does not fit
-    if not is_trial:
-        _tell_of_classifier(checkpoint, theirs, ours)
-    for name in _CLASSIFIER:
-        checkpoint.state.pop(name, None)
-        expected.pop(name, None)
-
-
-def _tell_of_classifier(checkpoint: Checkpoint, theirs: Tensor | None, ours: Tensor | None) -> None:
-    _log.info(
-        "%s: classifier of %s classes left out, the network's own has %s",
-        checkpoint.path,
-        "no" if theirs is None else len(theirs),
-        "none" if ours is None else len(ours),
-    )
+        return False
+    # Another shape is no classifier of another size but something else, which does not fit.
+    return theirs is None or theirs.ndim == 1
 
 
 def _fit(
-    checkpoint: Checkpoint, expected: Mapping[str, Tensor], model: VideoNetwork[Any], *, adapt_stems: bool = False
-) -> dict[str, Tensor]:
+    checkpoint: Checkpoint,
+    expected: Mapping[str, Tensor],
+    model: VideoNetwork[Any],
+    *,
+    adapt_stems: bool = False,
+    new_classifier: bool = False,
+    unused: frozenset[str] | None = None,
+) -> Fit:
     """The checkpoint's tensors, if they are the expected ones of the network.
+
+    Args:
+        checkpoint: a network in a file.
+        expected: the tensors that the network has.
+        model: the network.
+        adapt_stems: as in :func:`load_checkpoint`.
+        new_classifier: likewise.
+        unused: of a network for features, the tensors that it lacks; None for any other.
 
     Raises:
         WeightsError: missing, unexpected or wrong-shaped tensors.
     """
-    state = dict(checkpoint.state)
+    state, expected, notes = dict(checkpoint.state), dict(expected), []
+    if new_classifier and _has_other_classifier(checkpoint, expected):
+        theirs, ours = state.get(_CLASSIFIER[1]), expected.get(_CLASSIFIER[1])
+        counts = ("no" if theirs is None else len(theirs), "none" if ours is None else len(ours))
+        notes.append(f"classifier of {counts[0]} classes left out, the network's own has {counts[1]}")
+        for name in [name for name in state if name.startswith(_HEAD)]:
+            del state[name]
+        for name in _CLASSIFIER:
+            expected.pop(name, None)
+    if unused is not None:
+        left_out = [name for name in state if name in unused or name.startswith(_HEAD)]
+        stages = sorted({name.split(".")[0 if name.startswith(_HEAD) else 1] for name in left_out})
+        if left_out:
+            notes.append(
+                f"{', '.join(printable(s, 40) for s in stages[:6])} left out, which a network for features lacks"
+            )
+        for name in left_out:
+            del state[name]
     if adapt_stems:
         for name in [name for name in state if name.endswith("stem.conv1.conv.weight") and name in expected]:
-            state[name] = _adapt_stem(state[name], expected[name].shape[1])
+            state[name] = _adapt_stem(state[name], expected[name])
+    roots = checkpoint.roots | {"slow", "fast", "lateral", "pathway", "head"}
+    leftover = [name for name in state if name not in expected]
+    # Caffe2's names have no dots that would say what belongs together.
+    own = [name for name in leftover if name.partition(".")[0] in roots or checkpoint.layout.name == "caffe2"]
     problems = [
         _problem("missing", [name for name in expected if name not in state]),
-        _problem("unexpected", [name for name in state if name not in expected]),
+        _problem("unexpected", own),
         _problem(
             "of another shape",
             [
-                f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+                f"{name} {printable(tuple(state[name].shape), 80)} instead of {tuple(tensor.shape)}"
                 for name, tensor in expected.items()
                 if name in state and state[name].shape != tensor.shape
             ],
         ),
     ]
     if any(problems):
+        under = f" (under {printable(checkpoint.place)!r})" if checkpoint.place else ""
         raise WeightsError(
-            f"{checkpoint.path!r}, in the layout of {checkpoint.layout.title}, does not fit the network "
+            f"{checkpoint.path!r}{under}, in the layout of {checkpoint.layout.title}, does not fit the network "
             f"({model.config}): {'; '.join(p for p in problems if p)}.{_names_that_fit(checkpoint.layout, model)}"
+            f"{_not_loaded(checkpoint.unread)}"
         )
-    return {name: state[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
+    fitted = {name: state[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
+    return Fit(checkpoint, fitted, sorted(set(leftover) - set(own)), notes)
+
+
+def _not_loaded(unread: Mapping[str, str]) -> str:
+    """Says which objects of a file were passed over, for one in which something is missing."""
+    if not unread:
+        return ""
+    shown = ", ".join(
+        f"{printable(place, 60)} ({printable(kind, 60)})" for place, kind in list(unread.items())[:_SHOWN]
+    )
+    return (
+        f". Not loaded, since objects could run code or are no plain tensors: {shown}"
+        f"{'' if len(unread) <= _SHOWN else ', ...'}. If the weights are there, read the file with its own project and "
+        "save the state dict alone"
+    )
 
 
 def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -444,12 +490,13 @@ def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
-def _adapt_stem(weight: Tensor, channels: int) -> Tensor:
-    """A stem for RGB as one for so many channels: their sum for one, else repeated and scaled to the same response.
+def _adapt_stem(weight: Tensor, expected: Tensor) -> Tensor:
+    """A stem for RGB as one for other channels: their sum for one, else repeated and scaled to the same response.
 
     What timm does (timm/models/_manipulate.py, adapt_input_conv), which takes 2-D convolutions only.
     """
-    if weight.ndim != 5 or weight.shape[1] != 3 or channels == 3:
+    channels = expected.shape[1] if expected.ndim == 5 else 3
+    if channels == 3 or weight.shape != (expected.shape[0], 3, *expected.shape[2:]):
         return weight
     if channels == 1:
         return weight.sum(dim=1, keepdim=True)
@@ -460,7 +507,7 @@ def _problem(what: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}"
+    return f"{len(names)} {what}: {', '.join(printable(name) for name in names[:_SHOWN])}{more}"
 
 
 def _names_that_fit(layout: Layout, model: VideoNetwork[Any]) -> str:
@@ -493,7 +540,8 @@ def _warn_of_other_rules(checkpoint: Checkpoint, model: VideoNetwork[Any]) -> No
         and (record is None or record.source_layout != layout.name)
     ):
         differences.append(f"its frames have a mean of {layout.mean} subtracted, this network's one of {mean}")
-    alpha = re.search(r"^\s*ALPHA: (\d+)\s*$", checkpoint.config_text, re.MULTILINE)
+    # Spaces, but no line breaks, which would be gone through again from each of them.
+    alpha = re.search(r"^[ \t]*ALPHA: (\d{1,9})[ \t\r]*$", checkpoint.config_text, re.MULTILINE)
     if isinstance(config, SlowFastConfig) and alpha and int(alpha.group(1)) != config.alpha:
         differences.append(f"it was trained with alpha = {alpha.group(1)}, this network has alpha = {config.alpha}")
     if differences:

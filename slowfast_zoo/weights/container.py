@@ -14,15 +14,14 @@ import os
 import re
 import struct
 import traceback
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, printable
 
 from .pickled import Pickles, RefusedError, numbers
 from .tensors import read_safetensors
@@ -83,7 +82,7 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
             raise WeightsError(f"{name!r} looks like {looks}, but it {error}") from error
         except Exception as error:  # damaged bytes fail in any way, here and in the libraries below
             traceback.clear_frames(error.__traceback__)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+            reason = printable(" ".join(f"{type(error).__name__}: {error}"[: 2 * _SHOWN].split()), _SHOWN)
             raise WeightsError(f"{name!r} looks like {looks}, but it is damaged or cut short ({reason})") from error
     finally:
         with contextlib.suppress(BufferError):  # what still looks at it lets go of it soon
@@ -121,15 +120,7 @@ def _plain_pickle(content: mmap.mmap) -> Any:
 
 def _torch_zip(content: mmap.mmap) -> Any:
     """An archive of a pickle, NAME/data.pkl, and the bytes of each storage, NAME/data/KEY."""
-    # Python makes objects of the whole directory at once. Its size stands at the end, or further before for long ones.
-    end = content.rfind(b"PK\5\6")
-    (size,) = struct.unpack_from("<I", content, end + 12)
-    if size == 0xFFFFFFFF:
-        (size,) = struct.unpack_from("<Q", content, content.rfind(b"PK\6\6") + 40)
-    if size > _LONGEST_LIST:
-        raise RefusedError("has more records than a checkpoint has")
-    with zipfile.ZipFile(cast(IO[bytes], content)) as archive:
-        records = {record.filename: record for record in archive.infolist()}
+    records = _directory(content)
     folders = [record.removesuffix("data.pkl") for record in records if re.fullmatch(r"[^/]+/data\.pkl", record)]
     if len(folders) != 1:
         raise RefusedError("is another kind of zip archive: there is no data.pkl in it")
@@ -142,13 +133,13 @@ def _torch_zip(content: mmap.mmap) -> Any:
             raise RefusedError(f"has no record {name!r:.{_SHOWN}}")
         record = records[folders[0] + name]
         # Torch never compresses, and what is not unpacked is not larger than the file.
-        if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
+        if record.is_packed:
             raise RefusedError("is compressed or encrypted, which torch does not do: somebody packed it anew")
-        lengths = struct.unpack_from("<HH", content, record.header_offset + 26)  # of the name and of the extra field
-        start = record.header_offset + 30 + sum(lengths)
-        if not 0 <= start <= start + record.file_size <= len(content):
+        lengths = struct.unpack_from("<HH", content, record.offset + 26)  # of the name and of the extra field
+        start = record.offset + 30 + sum(lengths)
+        if not 0 <= start <= start + record.size <= len(content):
             raise RefusedError("ends before its records do")
-        return start, record.file_size
+        return start, record.size
 
     def read(name: str) -> bytes:
         start, size = find(name)
@@ -169,6 +160,64 @@ def _torch_zip(content: mmap.mmap) -> Any:
             raise RefusedError(f"claims {storage.nbytes} bytes for a storage of {size}")
         storage.numbers = numbers(_copied(content, start, storage.nbytes), storage.dtype, order)
     return pickles.plain(value)
+
+
+class _Record(NamedTuple):
+    offset: int
+    size: int
+    is_packed: bool
+
+
+def _directory(content: mmap.mmap) -> dict[str, _Record]:
+    """The records of a zip archive, by name.
+
+    Python's own module makes objects of a whole directory before anybody can ask for its length, and looks for that in
+    places that differ from one version to the next.
+    """
+    end = content.rfind(b"PK\5\6", max(0, len(content) - 22 - 0xFFFF))
+    if end < 0:
+        raise RefusedError("has no directory, as where its end is missing")
+    length, start, comment = struct.unpack_from("<IIH", content, end + 12)
+    if end + 22 + comment != len(content):
+        raise RefusedError("goes on after its end")
+    locator = end - 20
+    if locator >= 0 and content[locator : locator + 4] == b"PK\6\7":  # that of a long archive comes before
+        (before,) = struct.unpack_from("<Q", content, locator + 8)
+        if content[before : before + 4] != b"PK\6\6":
+            raise RefusedError("has no directory where it says")
+        length, start = struct.unpack_from("<QQ", content, before + 40)
+        end = before
+    if length > _LONGEST_LIST:
+        raise RefusedError("has more records than a checkpoint has")
+    if start + length > end:
+        raise RefusedError("has no directory where it says")
+    entries, at, records = content[start : start + length], 0, {}
+    while at < length:
+        if entries[at : at + 4] != b"PK\1\2":
+            raise RefusedError("has a damaged directory")
+        flags, method = struct.unpack_from("<HH", entries, at + 8)
+        packed, size, *lengths = struct.unpack_from("<IIHHH", entries, at + 20)
+        (offset,) = struct.unpack_from("<I", entries, at + 42)
+        extra = at + 46 + lengths[0]
+        name = entries[at + 46 : extra].decode("utf-8", "replace")
+        at = extra + lengths[1] + lengths[2]
+        if at > length:
+            raise RefusedError("has a damaged directory")
+        size, packed, offset = _long(entries[extra : extra + lengths[1]], size, packed, offset)
+        records[name] = _Record(offset, size, method != 0 or bool(flags & 1) or packed != size)
+    return records
+
+
+def _long(extra: bytes, *values: int) -> list[int]:
+    """The numbers of a record, of which those that do not fit in 32 bits stand in its extra field, in this order."""
+    found, at = list(values), 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        if kind == 1:
+            longer = iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
+            return [next(longer) if value == 0xFFFFFFFF else value for value in found]
+        at += 4 + length
+    return found
 
 
 def _torch_older(content: mmap.mmap) -> Any:

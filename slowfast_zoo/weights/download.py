@@ -6,10 +6,12 @@ Nothing but the standard library: the Hub's client comes with another HTTP libra
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
 import os
+import platform
 import queue
 import re
 import secrets
@@ -19,23 +21,31 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, printable
 
 from .cache import ContentError, file_hash, writing
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a partial file of a process that was killed is nobody's after a while
+    fcntl = None  # type: ignore[assignment]
 
 _CONNECT_TIMEOUT = 4.0  # for the first contact: without a network, that is how long the user waits at most
 _READ_TIMEOUT = 30.0
 _FAILURES = 5  # connections in a row that bring nothing new
 _PAUSE = 0.5  # seconds before the next connection, doubled each time
-_ABANDONED = 120.0  # seconds after which an untouched partial file is nobody's; each connection touches it
+# Seconds after which an untouched partial file is nobody's, where no lock can tell: each connection touches it.
+_ABANDONED = 120.0
 _CHUNK = 1 << 20
+_LONGEST_ORIGIN = 10_000  # bytes of what is noted beside a partial file
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -76,6 +86,7 @@ def downloaded(
     *,
     what: str,
     size: int | None = None,
+    most: int | None = None,
     checksum: Checksum | None = None,
     progress: bool = True,
 ) -> Iterator[Downloaded]:
@@ -86,6 +97,7 @@ def downloaded(
         folder: where the file is kept meanwhile.
         what: what it is, for messages and the progress bar.
         size: its size in bytes, where known.
+        most: the largest size that it can have, where its own is not known.
         checksum: its hash, where known.
         progress: show a progress bar, on a terminal.
 
@@ -99,8 +111,8 @@ def downloaded(
     with writing(what, folder):
         part = _Part.claim(folder, url)
     try:
-        sha256 = _fetch_verified(url, part, what, size, checksum, progress)
-    except (_ConnectionLostError, KeyboardInterrupt):
+        sha256 = _fetch_verified(url, part, what, size, most, checksum, progress)
+    except (_ConnectionLostError, KeyboardInterrupt, SystemExit):
         part.leave()
         raise
     except BaseException:
@@ -191,7 +203,8 @@ class _Part:
     """A download in progress: a folder beside the target, with the bytes so far and where they come from.
 
     Each process has one of its own, so that no lock is needed for a right result. A process that goes on with what
-    another one left takes it over by renaming, at which only one can succeed.
+    another one left takes it over by renaming, at which only one can succeed. Whoever writes holds a lock in it, which
+    the system takes away from a process that dies: what that one left is nobody's at once.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -199,20 +212,43 @@ class _Part:
         self.folder = folder
         self.file = folder / (name or "data")
         self._origin = folder / ".origin"
+        self._lock = folder / ".lock"
+        self._held: IO[bytes] | None = None
 
     @classmethod
     def claim(cls, folder: Path, url: str) -> _Part:
         """Takes over the most complete partial file that nobody writes any more, or starts a new one."""
         folder.mkdir(parents=True, exist_ok=True)
-        own = cls(folder / f".{_key(url)}.{secrets.token_hex(4)}.part", url)
+        name = f".{_key(url)}.{secrets.token_hex(4)}"
+        # Under this name until the lock is held, so that nobody takes it for one that was left.
+        own = cls(folder / f"{name}.new", url)
+        own._take_over_or_make(folder, url)
+        own._hold()
+        locked = cls(own.folder.rename(folder / f"{name}.part"), url)
+        locked._held = own._held
+        return locked
+
+    def _take_over_or_make(self, folder: Path, url: str) -> None:
         for left in sorted(_abandoned(folder, url), key=lambda part: part.size, reverse=True):
             with contextlib.suppress(OSError):  # another process was quicker
                 os.utime(left.file)  # first, so that nobody takes it from us in turn
-                left.folder.rename(own.folder)
-                return own
-        own.folder.mkdir()
-        own.file.touch()
-        return own
+                left.folder.rename(self.folder)
+                return
+        self.folder.mkdir()
+        self.file.touch()
+
+    def _hold(self) -> None:
+        """Takes the lock, and notes the machine on which it means something."""
+        if fcntl is not None:
+            self._lock.unlink(missing_ok=True)  # the one of whoever left it, which others may be trying just now
+            self._held = self._lock.open("xb", buffering=0)
+            self._held.write(_machine())
+            _has_locked(self._held)
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     @property
     def size(self) -> int:
@@ -226,17 +262,28 @@ class _Part:
     def abandoned(self) -> bool:
         """Whether no process writes it any more."""
         try:
-            return time.time() - self.file.stat().st_mtime > _ABANDONED
+            return time.time() - self.file.stat().st_mtime > _ABANDONED or self._is_of_dead_process()
         except OSError:
             return False
+
+    def _is_of_dead_process(self) -> bool:
+        """Whether the lock is free. Another machine's says nothing: some network file systems keep each its own."""
+        if fcntl is None or self.folder.suffix != ".part":
+            return False
+        with self._lock.open("r+b") as file, self._lock.open("r+b") as second:
+            # Where everybody is given the lock, it says nothing either.
+            return file.read(_LONGEST_ORIGIN) == _machine() and _has_locked(file) and not _has_locked(second)
 
     def origin(self) -> tuple[str | None, int | None]:
         """The validator (ETag or date) and the length of the file that the bytes are of, as far as known."""
         try:
-            origin = json.loads(self._origin.read_text(encoding="utf-8"))
-            return origin["validator"], origin["total"]
-        except (OSError, ValueError, KeyError):
+            with self._origin.open("rb") as file:
+                origin = json.loads(file.read(_LONGEST_ORIGIN))
+            validator, total = origin["validator"], origin["total"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None, None
+        is_known = isinstance(validator, str) and "\n" not in validator and (total is None or type(total) is int)
+        return (validator, total) if is_known else (None, None)
 
     def restart(self, validator: str | None, total: int | None) -> None:
         """Begins anew, with a file of this validator and length."""
@@ -248,12 +295,32 @@ class _Part:
         if self.size and self.origin()[0]:
             with contextlib.suppress(OSError):
                 os.utime(self.file, (0, 0))  # long ago: the next call need not wait
+            self._let_go()
         else:
             self.remove()
 
     def remove(self) -> None:
         """Deletes it all."""
+        self._let_go()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _has_locked(file: IO[bytes]) -> bool:
+    """Takes a file's lock, if nobody has it; gives whether that is so."""
+    assert fcntl is not None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _machine() -> bytes:
+    """The running system. Containers on it share its locks, and this."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    return f"{platform.node()} {uuid.getnode()}".encode()
 
 
 def _key(url: str) -> str:
@@ -261,17 +328,23 @@ def _key(url: str) -> str:
 
 
 def _abandoned(folder: Path, url: str) -> list[_Part]:
-    parts = [_Part(path, url) for path in folder.glob(f".{_key(url)}.*.part")]
+    parts = [_Part(path, url) for path in folder.glob(f".{_key(url)}.*.*")]
     return [part for part in parts if part.abandoned]
 
 
 def _fetch_verified(
-    url: str, part: _Part, what: str, size: int | None, checksum: Checksum | None, progress: bool
+    url: str,
+    part: _Part,
+    what: str,
+    size: int | None,
+    most: int | None,
+    checksum: Checksum | None,
+    progress: bool,
 ) -> str:
     """Downloads, and once more from the start if the content is wrong; gives its SHA-256."""
     problem = ""
     for _ in range(2):
-        _fetch(url, part, what, size, progress)
+        _fetch(url, part, what, size, most, progress)
         with writing(what, part.folder.parent):
             sha256 = file_hash(part.file)
             actual = sha256
@@ -292,7 +365,7 @@ def _fetch_verified(
     )
 
 
-def _fetch(url: str, part: _Part, what: str, size: int | None, progress: bool) -> None:
+def _fetch(url: str, part: _Part, what: str, size: int | None, most: int | None, progress: bool) -> None:
     """Downloads to the end, over as many connections as that takes."""
     from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]
     from tqdm import tqdm
@@ -302,29 +375,29 @@ def _fetch(url: str, part: _Part, what: str, size: int | None, progress: bool) -
     with tqdm(
         desc=what, unit="B", unit_scale=True, unit_divisor=1024, delay=1, disable=True if hidden else None
     ) as bar:
-        failures, most, answered = 0, part.size, False
+        failures, reached, answered = 0, part.size, False
         while True:
             with writing(what, part.folder.parent):
                 os.utime(part.file)
             try:
-                return _receive(url, part, what, size, bar)
+                return _receive(url, part, what, size, most, bar)
             except urllib.error.HTTPError as error:
                 error.close()
                 answered = True
-                problem = f"HTTP {error.code} {error.reason}"
+                problem = f"HTTP {error.code} {printable(error.reason)}"
                 if error.code == 416:  # the file is shorter now
                     with writing(what, part.folder.parent):
                         part.restart(None, None)
                 elif error.code not in _TRANSIENT:
                     raise WeightsError(f"cannot download {what} from {url}: {problem}{_meaning(error.code)}") from error
             except (OSError, http.client.HTTPException) as error:
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
+                problem = printable(getattr(error, "reason", error)) or type(error).__name__
                 if isinstance(error, urllib.error.URLError) and not answered:
                     # No connection at all. A user without a network should hear that soon.
                     raise _ConnectionLostError(f"cannot download {what} from {url}: {problem}") from error
                 answered = True
-            failures = 0 if part.size > most else failures + 1
-            most = max(most, part.size)
+            failures = 0 if part.size > reached else failures + 1
+            reached = max(reached, part.size)
             if failures == _FAILURES:
                 raise _ConnectionLostError(
                     f"cannot download {what} from {url}: {problem}. {part.size} bytes have arrived"
@@ -333,7 +406,7 @@ def _fetch(url: str, part: _Part, what: str, size: int | None, progress: bool) -
             time.sleep(_PAUSE * 2 ** max(0, failures - 1))
 
 
-def _receive(url: str, part: _Part, what: str, size: int | None, bar: Any) -> None:
+def _receive(url: str, part: _Part, what: str, size: int | None, most: int | None, bar: Any) -> None:
     """One connection: asks for the bytes that are missing and writes what comes."""
     from slowfast_zoo import __version__
 
@@ -357,7 +430,7 @@ def _receive(url: str, part: _Part, what: str, size: int | None, bar: Any) -> No
             )
         if response.status == 206:
             # Some servers do as asked although the file is not the one of If-Range.
-            given = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            given = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
             if not given or int(given[1]) != start or _validator(response) not in (None, validator):
                 with writing(what, folder):
                     part.restart(None, None)
@@ -370,16 +443,25 @@ def _receive(url: str, part: _Part, what: str, size: int | None, bar: Any) -> No
             raise ContentError(
                 f"the file of {what} from {url} is wrong: {total} bytes instead of {size}. It has been replaced there."
             )
+        limit = most if size is None else size
+        too_long = (
+            f"the file of {what} from {url} is wrong: it has more than the {limit} bytes that it can have at most."
+        )
+        if limit is not None and total is not None and total > limit:
+            raise ContentError(too_long)
         bar.total, bar.n = total, start
+        end = limit + 1 if total is None and limit is not None else total
         with writing(what, folder):
             file = part.file.open("ab", buffering=0)  # unbuffered: no second error, of a full disk, when it is closed
         with file:
             # Not beyond the length: a server that keeps the connection open would let older Pythons wait for more.
-            while start != total and (chunk := response.read1(_CHUNK)):
+            while start != end and (chunk := response.read1(_CHUNK if end is None else min(_CHUNK, end - start))):
                 with writing(what, folder):
                     _write(file, chunk)
                 start += len(chunk)
                 bar.update(len(chunk))
+    if limit is not None and start > limit:
+        raise ContentError(too_long)
     if total is not None and start != total:
         raise OSError(f"the connection was closed after {start} of {total} bytes")
 
@@ -401,7 +483,7 @@ def _validator(response: Any) -> str | None:
 
 def _length(response: Any) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+    return int(length) if length.isdecimal() and len(length) < 19 else None
 
 
 def _meaning(status: int) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, printable
+from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.models import ResNet3DConfig, SlowFastConfig, VideoNetwork, build, config_from_dict, unwrapped
 from slowfast_zoo.models.wrappers import INSIDE
 from slowfast_zoo.video.labels import load_labels
@@ -45,7 +46,15 @@ _PREPROCESSING = (
 )
 
 
+_LONGEST_CONFIG = 16 << 20  # bytes
+# The largest numbers that are read in a configuration, some times those of any network.
+_LARGEST = {"stride": 100_000, "crop": 20_000, "scale": 20_000, "num_classes": 1_000_000, "clips": 1_000, "depths": 500}
+_LARGEST_OTHER = 10_000
+_MOST_FRAMES = 100_000
+_ALWAYS_ROOM_FOR, _BYTES_OF_A_BLOCK = 200, 1_000  # of a block, the names of its tensors alone have more bytes
 _COUNTERS = ("total_ops", "total_params")
+# What layers say of themselves that changes nothing of what they compute in use.
+_IN_TRAINING = re.compile(r"momentum=[^,]*(, )?|(, )?inplace=\w+")
 _REMEDY = "torch.save(model.state_dict(), ...) keeps it, for code that changes the layers again before it loads"
 # What to do, by a part of the names of tensors that are no network's own.
 _REMEDIES = {
@@ -119,10 +128,13 @@ def read_folder(name: str, cache_dir: str | os.PathLike[str] | None = None) -> F
 
 def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
     try:
+        if config_path.stat().st_size > _LONGEST_CONFIG:
+            raise ValueError(f"it has more than {_LONGEST_CONFIG} bytes")
         values = json.loads(config_path.read_text(encoding="utf-8"))
         weights = values["weights"]
         labels = values["labels"]
         preprocessing = {key: values["preprocessing"][key] for key in _PREPROCESSING if key in values["preprocessing"]}
+        _check_sizes(values["config"], preprocessing, weights_path.stat().st_size)
         ClipTransform.from_record(preprocessing)  # which checks it
         config = config_from_dict(values["config"])
         if labels is not None and len(labels) != config.num_classes:
@@ -137,12 +149,38 @@ def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
             based_on=str(values["based_on"] if weights is None else weights["name"]),
             weights_path=weights_path,
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = printable(f"it has no {error}" if isinstance(error, KeyError) else error)
         raise WeightsError(
             f"{name!r} is no network of slowfast_zoo, or one of a newer version: {config_path.name} cannot be used, "
             f"{reason}"
         ) from error
+
+
+def _check_sizes(config: Mapping[str, Any], preprocessing: Mapping[str, Any], weights_bytes: int) -> None:
+    """Compares what a folder claims with what networks have, before anything of that size is made.
+
+    Raises:
+        ValueError: a number is larger than any network's, or there are more blocks than the weights have room for.
+    """
+    for name, value in (*config.items(), *preprocessing.items()):
+        for number in _numbers(value):
+            if not abs(number) <= _LARGEST.get(name, _LARGEST_OTHER):
+                raise ValueError(f"{name} is {printable(number, 40)}, more than any network has")
+    frames, alpha = (max([1, *_numbers(config.get(name))]) for name in ("frames", "alpha"))
+    if frames * alpha > _MOST_FRAMES:
+        raise ValueError(f"its clips have {frames} x {alpha} frames, more than any network's")
+    blocks = sum(_numbers(config.get("depths")))
+    if blocks > _ALWAYS_ROOM_FOR and blocks * _BYTES_OF_A_BLOCK > weights_bytes:
+        raise ValueError(f"it has {blocks:g} blocks, more than fit into a weights file of {weights_bytes} bytes")
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers in a value of a configuration, however they are nested there."""
+    if isinstance(value, (int, float)):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [number for part in inside for number in _numbers(part)]
 
 
 def save_pretrained(
@@ -214,8 +252,8 @@ def upload(
         raise
     except Exception as error:  # the client's versions raise those of three HTTP libraries, with no common base
         raise WeightsError(
-            f"cannot upload to {repo_id!r}: {str(error).splitlines()[0]}. Writing needs a token: set HF_TOKEN, or log "
-            "in with the Hub's client (`hf auth login`)."
+            f"cannot upload to {repo_id!r}: {printable(next(iter(str(error).splitlines()), ''))}. Writing needs a "
+            "token: set HF_TOKEN, or log in with the Hub's client (`hf auth login`)."
         ) from error
 
 
@@ -247,12 +285,21 @@ def _config(model: VideoNetwork[Any], labels: Sequence[str] | None, record: Weig
         "library_name": "slowfast_zoo",
         "library_version": __version__,
         "architecture": cfg.get("architecture", ""),
-        "config": model.config.replace(num_classes=model.num_classes).to_dict(),
+        "config": model.config.replace(num_classes=model.num_classes, in_chans=model.in_chans).to_dict(),
         "preprocessing": {key: cfg[key] for key in _PREPROCESSING if key in cfg},
         "labels": None if names is None else list(names),
         "based_on": "" if record else cfg.get("based_on", ""),
         "weights": record.to_dict() if record else None,
     }
+
+
+def check_savable(model: VideoNetwork[Any]) -> None:
+    """That a folder can hold the network, before much is done for it.
+
+    Raises:
+        ValueError: its tensors or layers are not those of its configuration, or it is optimised.
+    """
+    _state_of(model, _config(model, None, None)["config"])
 
 
 def _state_of(model: VideoNetwork[Any], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -305,11 +352,21 @@ def _remedy(names: Sequence[str]) -> str:
 
 
 def _replaced_layer(model: nn.Module, plain: nn.Module) -> str:
-    """In words, the first layer without tensors of its own, such as a ReLU, that is of another kind than was built."""
-    layers = {re.sub(rf"\b(?:{'|'.join(INSIDE)})\b\.?", "", name): module for name, module in model.named_modules()}
-    for name, module in plain.named_modules():
-        if isinstance(module, (nn.ReLU, nn.MaxPool3d)) and not isinstance(layers.get(name), type(module)):
-            return f"{name} is a {type(layers.get(name)).__name__} in place of a {type(module).__name__}"
+    """In words, the first layer that computes something else than the one that was built, with the same tensors."""
+    inside = re.compile(rf"\b(?:{'|'.join(INSIDE)})\b\.?")
+    layers = {inside.sub("", name).rstrip("."): module for name, module in model.named_modules()}
+    for name, built in plain.named_modules():
+        found = layers.get(name)
+        if isinstance(built, nn.Dropout):  # of no effect where a network is used
+            continue
+        # In use, the norms of training in parts are what they replaced. FSDP makes classes of its own, with the same
+        # forward.
+        is_norm = isinstance(built, nn.BatchNorm3d) and isinstance(found, (nn.SyncBatchNorm, SplitBatchNorm3d))
+        if not is_norm and getattr(type(found), "forward", None) is not type(built).forward:
+            return f"{name} is a {type(found).__name__} in place of a {type(built).__name__}"
+        settings, expected = (_IN_TRAINING.sub("", module.extra_repr()) for module in (found or built, built))
+        if not list(built.children()) and settings != expected:
+            return f"{name} is {type(built).__name__}({settings}) in place of {type(built).__name__}({expected})"
     return ""
 
 

@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, printable
 
 from .cache import ContentError, disk_error, file_hash, has_sha256
 from .download import unreachable
@@ -182,7 +182,7 @@ def _explained(
         return WeightsError(f"{intro}the server answers with HTTP {status}. Try again later.")
     if isinstance(reason, OSError) and reason.errno in _DISK_ERRORS:
         return disk_error(what, folder, reason)
-    first_line = next(iter(str(reason).strip().splitlines()), "")
+    first_line = printable(next(iter(str(reason).strip().splitlines()), ""))
     return WeightsError(
         f"{intro}{first_line} ({type(reason).__name__}). Try again later, or set HF_ENDPOINT to a mirror."
     )

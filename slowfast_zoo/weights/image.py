@@ -10,10 +10,10 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from slowfast_zoo._torchvision import require_timm
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.models import VideoNetwork, unwrapped
 
-from .checkpoint import IMAGENET, Checkpoint, load_inflated, named_checkpoint, read_checkpoint
+from .checkpoint import IMAGENET, Checkpoint, load_inflated, named_checkpoints, read_checkpoints
 from .layouts.image import Inflation
 
 _SUFFIXES = (".pth", ".pt", ".pyth", ".safetensors", ".bin")
@@ -53,18 +53,18 @@ def load_image_weights(
         raise TypeError(f"load_image_weights takes a network made by create_model, not {type(model).__name__}")
     if inflate not in get_args(Inflation):
         raise ValueError(f"inflate is 'center' or 'mean', not {inflate!r}")
-    checkpoint, normalisation = _read(source)
+    checkpoints, normalisation = _read(source)
     adapt_stems = model.config.in_chans != 3
-    load_inflated(model, checkpoint, inflate, adapt_stems=adapt_stems, normalisation=normalisation)
+    load_inflated(model, checkpoints, inflate, adapt_stems=adapt_stems, normalisation=normalisation)
 
 
-def _read(source: Any) -> tuple[Checkpoint, Mapping[str, Sequence[float]]]:
+def _read(source: Any) -> tuple[list[Checkpoint], Mapping[str, Sequence[float]]]:
     """The image network, and the mean and standard deviation of its input: timm's models say theirs."""
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     if path and (path.is_file() or not isinstance(source, str) or path.name != source or path.suffix in _SUFFIXES):
-        return read_checkpoint(path), IMAGENET
+        return read_checkpoints(path), IMAGENET
     if isinstance(source, Mapping):
-        return named_checkpoint(source, "the state dict"), IMAGENET
+        return named_checkpoints(source, "the state dict"), IMAGENET
     network: Any = source
     if isinstance(source, str):
         require_timm()
@@ -73,9 +73,9 @@ def _read(source: Any) -> tuple[Checkpoint, Mapping[str, Sequence[float]]]:
         try:
             network = timm.create_model(source, pretrained=True)
         except (RuntimeError, OSError) as error:  # an unknown name; no weights; no network, which takes timm a while
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = printable(next(iter(str(error).splitlines()), type(error).__name__))
             raise WeightsError(f"timm cannot give the weights of {source!r}: {reason}") from error
     name = source if isinstance(source, str) else type(source).__name__
     cfg = getattr(network, "pretrained_cfg", None) or {}
     normalisation = {key: cfg[key] for key in ("mean", "std")} if {"mean", "std"} <= set(cfg) else IMAGENET
-    return named_checkpoint(network.state_dict(), name), normalisation
+    return named_checkpoints(network.state_dict(), name), normalisation

@@ -346,9 +346,10 @@ class _View:
     dtype: torch.dtype | None = None  # other than the storage's
 
     def tensor(self) -> Tensor | Unread:
-        if _checked(self.storage, Storage).is_unread:
-            return Unread(str(self.storage.dtype))
-        flat: Tensor | None = self.storage.numbers
+        storage = _checked(self.storage, Storage)
+        if storage.is_unread:
+            return Unread(str(storage.dtype))
+        flat = storage.numbers
         if flat is None:
             raise RefusedError("has a tensor without its numbers")
         if self.dtype is not None:

@@ -207,7 +207,7 @@ def _sidecar(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None) ->
         sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         current = sidecar["conversion"] == _CONVERSION and sidecar["source_url"] == (record.source or {}).get("url")
         return sidecar if current and path.is_file() else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -249,27 +249,43 @@ def _from_upstream(record: WeightsRecord, cache_dir: str | os.PathLike[str] | No
             folder,
             what=record.name,
             size=record.source["bytes"],
+            most=_most_bytes(record),
             checksum=Checksum(checksum["algorithm"], checksum["prefix"]) if checksum else None,
             progress=progress,
         ) as original:
             source_bytes = original.path.stat().st_size
             state = convert_file(original.path, record)
-        with writing(record.name, folder):
-            # No metadata: safetensors writes it in an order that changes, and the file should be the same each time.
-            save_state_dict(state, path)
-            sidecar = {
-                "name": record.name,
-                "source_url": url,
-                "source_sha256": original.sha256,
-                "source_bytes": source_bytes,
-                "sha256": file_hash(path),
-                "bytes": path.stat().st_size,
-                "slowfast_zoo": __version__,
-                "conversion": _CONVERSION,
-            }
-            write_whole(path.with_suffix(".json"), (json.dumps(sidecar, indent=1) + "\n").encode())
+            # Written beside the original, where the next call finds or removes it should this process be killed.
+            with writing(record.name, folder):
+                converted, noted = original.path.with_name(".converted"), original.path.with_name(".noted")
+                # No metadata: safetensors writes it in an order that changes, and the file should always be the same.
+                save_state_dict(state, converted)
+                sidecar = {
+                    "name": record.name,
+                    "source_url": url,
+                    "source_sha256": original.sha256,
+                    "source_bytes": source_bytes,
+                    "sha256": file_hash(converted),
+                    "bytes": converted.stat().st_size,
+                    "slowfast_zoo": __version__,
+                    "conversion": _CONVERSION,
+                }
+                write_whole(noted, (json.dumps(sidecar, indent=1) + "\n").encode())
+                converted.replace(path)
+                noted.replace(path.with_suffix(".json"))
         mark_verified(path, sidecar["sha256"], cache_dir)
     return path
+
+
+def _most_bytes(record: WeightsRecord) -> int:
+    """More than the publisher's file can have: its network's numbers, their momentum, an average, and some more."""
+    import torch
+
+    from slowfast_zoo.models import build
+
+    with torch.device("meta"):
+        tensors = build(record.config).state_dict().values()
+    return int(8 * sum(tensor.nbytes for tensor in tensors)) + (64 << 20)
 
 
 @contextlib.contextmanager

@@ -57,4 +57,6 @@ def _with_all_dimensions(name: str, tensor: Tensor) -> Tensor:
     return tensor.flatten(wanted - 1) if all(size == 1 for size in tensor.shape[wanted:]) else tensor
 
 
-LAYOUT = Layout("caffe2", "PySlowFast's Caffe2 models", recognises, convert, slow_frames="linspace", mean=FAIR_MEAN)
+LAYOUT = Layout(
+    "caffe2", "PySlowFast's Caffe2 models", ("conv1_w",), recognises, convert, slow_frames="linspace", mean=FAIR_MEAN
+)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .layout import IMAGENET_MEAN, Layout, State, rename
 
+_STEMS = ("slow_conv1.weight", "first_stage.0.weight", "layer1.0.conv1.weight")
+
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
     """SlowFast has a ``slow_conv1``, I3D a ``first_stage``, Slow-only an image network's names, but in 3-D."""
@@ -56,4 +58,4 @@ def _pathway(conv1: str, bn1: str, theirs: str, stage: str, pathway: str) -> lis
     ]
 
 
-LAYOUT = Layout("gluoncv", "GluonCV", recognises, convert, slow_frames="strided", mean=IMAGENET_MEAN)
+LAYOUT = Layout("gluoncv", "GluonCV", _STEMS, recognises, convert, slow_frames="strided", mean=IMAGENET_MEAN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -48,7 +48,8 @@ def inflate(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], how: In
     inflated = {}
     for name, weight in state.items():
         ours = name.replace("pathway.", pathway, 1)
-        if weight.ndim == 5 and ours in expected and expected[ours].ndim == 5:
+        # What would not fit is not made larger first.
+        if weight.ndim == 5 and ours in expected and _is_inflatable(weight.shape, expected[ours].shape):
             _, channels, length, *_ = expected[ours].shape
             if length > weight.shape[2] == 1:
                 long = torch.zeros(
@@ -67,9 +68,15 @@ def inflate(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], how: In
     return inflated
 
 
+def _is_inflatable(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a weight differs from the wanted one in channels that are added and in the length in time, if at all."""
+    same = len(wanted) == 5 and (shape[0], *shape[3:]) == (wanted[0], *wanted[3:])
+    return same and shape[1] <= wanted[1] and shape[2] <= wanted[2]
+
+
 def is_kept(name: str) -> bool:
     """Whether a tensor of the video network is one that image networks do not have."""
     return name.startswith(("fast.", "lateral.")) or ".non_local." in name
 
 
-LAYOUT = Layout("image", "an image ResNet", recognises, convert)
+LAYOUT = Layout("image", "an image ResNet", ("layer1.0.conv1.weight",), recognises, convert)

@@ -20,6 +20,8 @@ class Layout:
     Attributes:
         name: as ``source.layout`` in the manifest has it.
         title: the project, for people.
+        stems: what the weight of the first convolution is called; one of them is in every checkpoint of this layout,
+            and tells where in a file its network is.
         recognises: whether a state dict is in this layout, told by its names and shapes.
         convert: the same tensors under this library's names. A name it does not know is kept, so that whoever compares
             the result with a network finds it left over.
@@ -30,6 +32,7 @@ class Layout:
 
     name: str
     title: str
+    stems: tuple[str, ...]
     recognises: Callable[[Mapping[str, Tensor]], bool]
     convert: Callable[[Mapping[str, Tensor]], State]
     slow_frames: str | None = None

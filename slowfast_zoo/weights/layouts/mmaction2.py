@@ -68,4 +68,4 @@ def _slow_first(state: State) -> Tensor:
     return torch.cat((fc[:, len(last) :], fc[:, : len(last)]), dim=1)
 
 
-LAYOUT = Layout("mmaction2", "MMAction2", recognises, convert, slow_frames="strided", mean=IMAGENET_MEAN)
+LAYOUT = Layout("mmaction2", "MMAction2", _STEMS, recognises, convert, slow_frames="strided", mean=IMAGENET_MEAN)

@@ -19,4 +19,10 @@ def convert(state: Mapping[str, Tensor]) -> State:
     return dict(state)
 
 
-LAYOUT = Layout("slowfast_zoo", "slowfast_zoo", recognises, convert)
+LAYOUT = Layout(
+    "slowfast_zoo",
+    "slowfast_zoo",
+    ("slow.stem.conv1.conv.weight", "pathway.stem.conv1.conv.weight"),
+    recognises,
+    convert,
+)

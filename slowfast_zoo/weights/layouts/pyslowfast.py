@@ -48,4 +48,12 @@ def convert(state: Mapping[str, Tensor]) -> State:
     return rename(state, rules)
 
 
-LAYOUT = Layout("pyslowfast", "PySlowFast", recognises, convert, slow_frames="linspace", mean=FAIR_MEAN)
+LAYOUT = Layout(
+    "pyslowfast",
+    "PySlowFast",
+    ("s1.pathway0_stem.conv.weight",),
+    recognises,
+    convert,
+    slow_frames="linspace",
+    mean=FAIR_MEAN,
+)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .layout import FAIR_MEAN, Layout, State, rename
 
+_STEMS = ("blocks.0.conv.weight", "blocks.0.multipathway_blocks.0.conv.weight")
 _CONVS = {"a": "conv1", "b": "conv2", "c": "conv3"}
 
 
@@ -24,7 +25,7 @@ def convert(state: Mapping[str, Tensor]) -> State:
     """Block 0 is the stem; those with residual blocks are res2 to res5 in turn, pooling may stand between them."""
     state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     two = any(".multipathway_blocks.1." in name for name in state)
-    numbers = {int(m.group(1)) for name in state if (m := re.match(r"blocks\.(\d+)\..*res_blocks\.", name))}
+    numbers = {int(m.group(1)) for name in state if (m := re.match(r"blocks\.(\d{1,9})\..*res_blocks\.", name))}
     stages = {str(number): f"res{2 + i}" for i, number in enumerate(sorted(numbers))}
     rules = [(r"(?:blocks\.\d+|detection_head)\.proj\.(weight|bias)", r"head.fc.\1")]
     for number, pathway in enumerate(("slow", "fast") if two else ("pathway",)):
@@ -53,4 +54,4 @@ def convert(state: Mapping[str, Tensor]) -> State:
     return rename(state, rules)
 
 
-LAYOUT = Layout("pytorchvideo", "PyTorchVideo", recognises, convert, slow_frames="linspace", mean=FAIR_MEAN)
+LAYOUT = Layout("pytorchvideo", "PyTorchVideo", _STEMS, recognises, convert, slow_frames="linspace", mean=FAIR_MEAN)
