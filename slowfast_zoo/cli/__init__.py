@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 after bad input, of which one line on stderr tells.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before Python began, as by ">&-"
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     args = _parser().parse_args(argv)
     with warnings.catch_warnings(), unwound_when_ended():
         warnings.showwarning = _show_warning

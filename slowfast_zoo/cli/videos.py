@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from slowfast_zoo.video import CONVENTIONS
-from slowfast_zoo.video.dataset import VIDEO_SUFFIXES
+from slowfast_zoo.video.dataset import VIDEO_SUFFIXES, walk
 
 if TYPE_CHECKING:
     from slowfast_zoo.video import VideoInput
@@ -312,16 +312,11 @@ def _matching(pattern: str) -> dict[str, str]:
 
 
 def _in_folder(folder: str) -> list[str]:
-    """The videos in a folder, or else the folders of images; what is hidden is left alone."""
+    """The videos in a folder, or else the folders of images; what is hidden is left alone, links are followed."""
     from slowfast_zoo.video.source import IMAGE_SUFFIXES
 
-    def unreadable(error: OSError) -> None:
-        raise error
-
     videos, images = [], []
-    for place, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = sorted(name for name in files if not name.startswith("."))
+    for place, names in walk(folder):
         videos += [os.path.join(place, name) for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
         if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
             images.append(place)

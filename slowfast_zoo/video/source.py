@@ -38,6 +38,9 @@ VideoInput = VideoFile | NDArray[Any] | Tensor
 # What a folder of images is searched for; anything else in it is left alone.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+# What systems and programs leave in folders, besides what is hidden by a dot.
+_LEFTOVERS = ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found")
+
 # Clips that are looked at ahead of the one being read, so that their frames are read in one pass.
 _AHEAD = 1024
 
@@ -188,7 +191,7 @@ class FrameSequence:
         if not os.path.isdir(name):
             raise FileNotFoundError(errno.ENOENT, "no such folder of images", name)
         try:
-            entries = [entry for entry in Path(name).iterdir() if not entry.name.startswith(".")]
+            entries = [entry for entry in Path(name).iterdir() if not is_left_out(entry.name)]
         except OSError as error:
             raise VideoDecodeError(name, error.strerror or str(error)) from error
         images = sorted((entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
@@ -338,6 +341,11 @@ def _clips(
         for time in set(times):
             if not uses[time]:
                 del held[time], uses[time]
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of this name is left alone where a folder is searched."""
+    return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
 def is_positive(value: Any) -> bool:
