@@ -194,9 +194,11 @@ def tell_failure(video: VideoInput, error: Exception) -> None:
     """A line on stderr, between progress bars, that names a video and says what went wrong with it."""
     from tqdm import tqdm
 
+    from slowfast_zoo.errors import in_line
+
     from . import in_one_line
 
-    name, message = str(video), in_one_line(error)
+    name, message = in_line(str(video)), in_one_line(error)
     text = message if name in message else f"{name}: {message}"
     tqdm.write(f"slowfast-zoo: error: {text}", file=sys.stderr)
 
@@ -248,9 +250,7 @@ class Progress:
 
     def print(self, text: str) -> None:
         """A line of output, or more."""
-        encoding = sys.stdout.encoding or "ascii"
-        printable = text.encode(encoding, "backslashreplace").decode(encoding)  # names of files may be in none
-        self._bar.write(printable, file=sys.stdout)
+        self._bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
