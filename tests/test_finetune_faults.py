@@ -16,6 +16,7 @@ import torch
 
 import slowfast_zoo as sfz
 from slowfast_zoo.finetuning import finetune, loop
+from slowfast_zoo.finetuning.state import OutputFolder
 from slowfast_zoo.video.encode import write_video
 
 SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 0.02, "workers": 0}
@@ -108,11 +109,36 @@ def test_a_finished_run_goes_on_for_more_epochs(data: Path, tmp_path: Path) -> N
 
 
 def test_a_result_names_only_what_is_there(data: Path, tmp_path: Path) -> None:
-    result = finetune(network(), data, output=tmp_path / "a", **SHORT)
-    assert result.best.is_dir() and result.last.is_dir()
+    """What was removed is written again, from the state, or by an epoch that follows; else it is said."""
+    output = tmp_path / "a"
+    result = finetune(network(), data, output=output, **SHORT)
+    before = {path: path.read_bytes() for path in (*result.best.iterdir(), *result.last.iterdir())}
+    for path in (result.best, result.last):
+        shutil.rmtree(path)
+    (output / "metrics.csv").unlink()
+    assert finetune(network(), data, output=output, **SHORT) == result
+    assert {path: path.read_bytes() for path in before} == before
+    assert (output / "metrics.csv").read_text().count("\n") == 2
+
+    two = {**SHORT, "epochs": 2, "lr": 1e-9}  # so that the first epoch is the best
+    output = tmp_path / "b"
+    result = finetune(network(), data, output=output, **two)
+    state = torch.load(output / "state.pt", weights_only=True)
+    state["history"][0]["val_top1"] = 2.0
+    OutputFolder(output, state["run"]).write_state(state)
+    assert finetune(network(), data, output=output, **two).best_epoch == 1
+
+    weights = result.best / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(FileNotFoundError, match="'best' is gone, or its weights are not as they were written"):
+        finetune(network(), data, output=output, **two)
     shutil.rmtree(result.best)
-    with pytest.raises(FileNotFoundError, match="'best' is gone"):
-        finetune(network(), data, output=tmp_path / "a", **SHORT)
+    with pytest.raises(FileNotFoundError, match="'best' is gone.*train for more epochs"):
+        finetune(network(), data, output=output, **two)
+    more = finetune(network(), data, output=output, **{**two, "epochs": 3})
+    assert more.best_epoch == 3 and sfz.create_model(f"local-dir:{more.best}").num_classes == 2
 
 
 def test_what_cannot_be_saved_is_told_before_training(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ import timm
 import torch
 
 import slowfast_zoo as sfz
+from tests.servers import HubServer, Repo
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = "slowfast_tiny_4x8.motion"
@@ -235,3 +237,36 @@ def test_layer_decay_treats_pathways_alike(features_only: bool) -> None:
         assert all(len(values) == 1 for values in of_stage.values()), of_stage
         ordered = [min(of_stage[stage]) for stage in ("stem", "res2", "res3", "res4", "res5")]
         assert ordered == sorted(set(ordered)), "later stages learn faster"
+
+
+FROM_THE_HUB = """
+import sys
+import timm
+import torch
+import slowfast_zoo as sfz
+
+sfz.register_with_timm()
+model = timm.create_model("hf-hub:" + sys.argv[1], pretrained=sys.argv[2] == "True").eval()
+saved = torch.load(sys.argv[3], weights_only=True)
+same = [torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items()]
+print(model.num_classes, *(model.labels or ["none"]), all(same))
+"""
+
+
+@pytest.mark.parametrize(("kind", "pretrained"), [("ours", True), ("timm", True), ("timm", False), ("bin", True)])
+def test_a_repository_is_the_network_that_was_uploaded(kind: str, pretrained: bool, tmp_path: Path) -> None:
+    model: Any = timm.create_model("slow_tiny_4x8", num_classes=3).eval()
+    folder, letters = tmp_path / "repository", ["a", "b", "c"]
+    if kind == "ours":
+        model.save_pretrained(folder, letters)
+    else:
+        timm.models.save_for_hf(model, folder, {"label_names": letters}, safe_serialization=kind == "timm")
+    torch.save(model.state_dict(), tmp_path / "saved.pt")
+    repo = Repo({path.name: path.read_bytes() for path in folder.iterdir()})
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    with HubServer({"me/mine": repo}) as server:
+        settings |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        command = [sys.executable, "-c", FROM_THE_HUB, "me/mine", str(pretrained), str(tmp_path / "saved.pt")]
+        done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["3", *letters, str(pretrained)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,3 +148,46 @@ def test_stages_of_another_type_or_place_are_pytorchs_to_judge() -> None:
             layer._parameters.update({name: nn.Parameter(tensor.to("meta")) for name, tensor in kept.items()})  # type: ignore[arg-type]
             layer.register_forward_pre_hook(bring)
     assert torch.equal(model(clip), want)
+
+
+SHARDED = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+import slowfast_zoo as sfz
+
+torch.manual_seed(0)
+whole = sfz.create_model("slow_tiny_4x8", width=8, num_classes=3).eval()
+clip = torch.rand(1, 3, 4, 32, 32)
+expected = whole(clip)
+torch.save(whole.state_dict(), sys.argv[1] + "/whole.pt")
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1] + "/store", rank=0, world_size=1)
+network = fully_shard(whole, mesh=init_device_mesh("cpu", (1,)))
+assert torch.allclose(network(clip), expected)
+sfz.freeze(network, "res2")
+assert not any(p.requires_grad for p in network.pathway.res2.parameters())
+for name, call in {
+    "optimize_for_inference": sfz.optimize_for_inference,
+    "export_model": lambda model: sfz.export_model(model, sys.argv[1] + "/m.onnx"),
+    "load_checkpoint": lambda model: sfz.load_checkpoint(model, sys.argv[1] + "/whole.pt"),
+}.items():
+    try:
+        call(network)
+    except TypeError as error:
+        assert str(error).startswith(name + " needs whole weights") and "save_pretrained" in str(error), error
+    else:
+        raise AssertionError(name)
+again = sfz.create_model("local-dir:" + str(network.save_pretrained(sys.argv[1] + "/folder"))).eval()
+assert torch.equal(again(clip), expected)
+dist.destroy_process_group()
+"""
+
+
+def test_sharded_weights_work_or_are_told_of(tmp_path: Path) -> None:
+    if not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
+        pytest.skip("this torch has the first FSDP alone")
+    command = [sys.executable, "-c", SHARDED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]

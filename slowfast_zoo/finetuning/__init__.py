@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .settings import BatchNorm, Precision, Settings
+from .settings import BatchNorm, Precision, Settings, is_real, is_whole
 
 if TYPE_CHECKING:
     from slowfast_zoo.models import VideoNetwork
@@ -170,6 +170,7 @@ def finetune(
     """
     from slowfast_zoo._torchvision import require_timm, require_torchvision
 
+    from .curves import require_tensorboard
     from .data import read_data, warn_of
     from .team import processes
 
@@ -196,14 +197,16 @@ def finetune(
         crops=crops,
         seed=seed,
     )
-    if not 0 <= max_bad <= 1:
+    if not is_real(max_bad) or not 0 <= max_bad <= 1:
         raise ValueError(f"max_bad is a share from 0 to 1, not {max_bad!r}")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+    if workers is not None and (not is_whole(workers) or workers < 0):
         raise ValueError(f"workers must be a whole number from 0, not {workers!r}")
     require_timm()
     require_torchvision()
+    if tensorboard:
+        require_tensorboard()
     data = read_data(train, val, labels=labels, root=root, multi_label=multi_label, seed=seed)
-    with processes(device) as team:
+    with torch.inference_mode(False), torch.enable_grad(), processes(device) as team:
         if team.rank == 0:
             warn_of(data, flip=flip)
         return _train(
@@ -273,15 +276,12 @@ def _train(
         if state:
             trainer.load_state(state)
         board = folder.path / BOARD if tensorboard and team.rank == 0 else None
-        with Board(board, trainer.history) as numbers:
+        trainer.take_stock(folder)
+        with folder.told_of_space():
+            numbers = Board(board, trainer.history)
+        with numbers:
             trainer.run(folder, numbers, progress=progress)
         team.gather(None)  # until the first process has written everything
-        for name in (BEST, LAST):
-            if not (folder.path / name).is_dir():
-                raise FileNotFoundError(
-                    f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone: train for more "
-                    "epochs, or begin again with resume=False (--restart)"
-                )
     network.eval()
     return FinetuneResult(
         best=folder.path / BEST,
@@ -294,7 +294,7 @@ def _train(
 
 def _workers(workers: int | None, device: torch.device) -> int:
     if workers is not None:
-        return workers
+        return int(workers)
     if device.type == "cpu":
         return 0
     return min(_MOST_WORKERS, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

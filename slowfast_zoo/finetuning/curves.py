@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -80,6 +81,22 @@ def draw_curves(history: Sequence[Row], best: int, path: str | os.PathLike[str])
         figure.savefig(temporary)
 
 
+def require_tensorboard() -> None:
+    """Fail now rather than after the work.
+
+    Raises:
+        MissingDependencyError: TensorBoard is not installed, or broken.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except Exception as error:  # beside other versions of protobuf or NumPy it raises what they do
+        reason = str(error).partition("\n")[0]
+        raise MissingDependencyError(
+            f"TensorBoard cannot be used ({reason}): pip install tensorboard, or leave the option out; the same "
+            "numbers are in metrics.csv"
+        ) from error
+
+
 class Board:
     """Numbers for TensorBoard, if they are asked for.
 
@@ -96,13 +113,9 @@ class Board:
         self._open: Any = lambda: None
         if folder is None:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"TensorBoard cannot be used ({error}): pip install tensorboard, or leave the option out; the same "
-                "numbers are in metrics.csv"
-            ) from error
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
         shutil.rmtree(folder, ignore_errors=True)
         self._open = lambda: SummaryWriter(str(folder))
         for row in history:
@@ -113,7 +126,8 @@ class Board:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # nothing is left to write; where the disk is full, that was told
+                self._writer.close()
 
     def add(self, row: Row) -> None:
         """An epoch's numbers."""

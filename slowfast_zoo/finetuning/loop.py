@@ -39,6 +39,7 @@ _data, _loss, _optim, _scheduler, _utils = (
 SAVE_SECONDS = 600.0  # after which the state is written, also within an epoch
 _DRAW_SECONDS = 60.0  # after which the curves are drawn, at the end of an epoch
 _WARMUP_FROM = 0.1  # of the highest learning rate
+_LEAST_SCALE = 2.0**-20  # of a loss in float16, which begins with 2**16
 
 
 class Trainer:
@@ -84,27 +85,14 @@ class Trainer:
             wanted = settings.batch_size * settings.accumulate * team.size
             raise ValueError(
                 f"there are {len(dataset)} videos to train on, and a step takes {wanted} of them "
-                f"(batch_size {settings.batch_size}): lower batch_size"
+                f"(batch_size {settings.batch_size}, accumulate {settings.accumulate}): lower batch_size"
+                + (" or accumulate" if settings.accumulate > 1 else "")
             )
-        # timm's sgd is Nesterov's, which PyTorch refuses without momentum, where it would be plain SGD.
-        is_plain = settings.optimizer in ("sgd", "nesterov") and not settings.momentum
-        self._optimizer = _optim.create_optimizer_v2(
-            network,
-            "momentum" if is_plain else settings.optimizer,
-            lr=lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            layer_decay=settings.layer_decay,
-        )
-        if getattr(self._optimizer, "is_second_order", False):
-            raise ValueError(
-                f"optimizer {settings.optimizer!r} needs second derivatives, which are not computed here: choose one "
-                "of first order, such as 'sgd' or 'adamw'"
-            )
+        self._optimizer = _optimizer(network, settings, lr)
         warmup = settings.warmup(self.steps)
         self._schedule = _scheduler.CosineLRScheduler(
             self._optimizer,
-            t_initial=settings.epochs * self.steps - warmup,
+            t_initial=max(2, settings.epochs * self.steps - warmup),  # of one step the rate is the same, and timm warns
             warmup_t=warmup,
             warmup_lr_init=_WARMUP_FROM * lr,
             warmup_prefix=True,
@@ -119,6 +107,8 @@ class Trainer:
             self._model = DistributedDataParallel(network, device_ids=[self._device] if on_gpu else None)
         self._epoch = self._step = 0
         self._loss_sum = 0.0
+        self._forgotten = 0  # epochs from the first, of which the best network is there no more
+        self._written: dict[str, str] = {}  # digests of the networks in the folder
         self.history: list[dict[str, float]] = []
         self.skipped: dict[str, str] = {}
         self._drawn = time.monotonic()
@@ -137,6 +127,8 @@ class Trainer:
             "loss_sum": self._loss_sum,
             "history": self.history,
             "skipped": self.skipped,
+            "forgotten": self._forgotten,
+            "written": self._written,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -149,11 +141,52 @@ class Trainer:
             self._scaler.load_state_dict(state["scaler"])
         self._epoch, self._step, self._loss_sum = state["epoch"], state["step"], state["loss_sum"]
         self.history, self.skipped = list(state["history"]), dict(state["skipped"])
+        self._forgotten, self._written = state.get("forgotten", 0), dict(state.get("written", {}))
 
     @property
     def best(self) -> int:
         """Of equals the one with the lower loss, and then the earlier one."""
-        return max(range(len(self.history)), key=lambda index: (*_merit(self.history[index]), -index))
+        epochs = range(self._forgotten, len(self.history))
+        return max(epochs, key=lambda index: (*_merit(self.history[index]), -index))
+
+    def take_stock(self, folder: OutputFolder) -> None:
+        """Look whether the networks that the state tells of are there; in all processes at once.
+
+        Those of the last epoch are written again. Where the best one is of an epoch before, and is gone or another one
+        (of an epoch that the state does not tell of, too), the epochs that follow have to give it.
+
+        Raises:
+            FileNotFoundError: no epochs follow.
+            OSError: a network cannot be written.
+        """
+        if self.history:
+            self._forgotten = self._team.agreed(lambda: self._take_stock(folder))
+
+    def _take_stock(self, folder: OutputFolder) -> int:
+        is_between_epochs = not self._step
+        for name in (BEST, LAST):
+            digest = folder.digest_of_network(name)
+            if digest and digest == self._written.get(name, digest):
+                continue
+            if is_between_epochs and (name == LAST or self.best == len(self.history) - 1):
+                self._write_network(folder, name)
+            elif name == BEST and self._epoch == self._settings.epochs:
+                raise FileNotFoundError(
+                    f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone, or its weights "
+                    "are not as they were written: train for more epochs, or begin again with resume=False (--restart)"
+                )
+            elif name == BEST:
+                return len(self.history)
+        if is_between_epochs and not (folder.path / METRICS_FILE).exists():
+            with folder.told_of_space():
+                write_metrics(self.history, folder.path / METRICS_FILE)
+        return self._forgotten
+
+    def _write_network(self, folder: OutputFolder, name: str) -> None:
+        network: Any = self._ema.module if self._ema else self.network
+        with folder.told_of_space():
+            folder.write_network(network, name, self._data.labels)
+            self._written[name] = folder.digest_of_network(name)
 
     # -- epochs ------------------------------------------------------------------------------------------------------
 
@@ -183,7 +216,7 @@ class Trainer:
                     self._step += 1
                     self._loss_sum += loss
                     bar.advance(self._epoch, loss)
-                    if first and time.monotonic() - saved > SAVE_SECONDS:
+                    if first and time.monotonic() - saved > SAVE_SECONDS and self._is_finite():
                         folder.write_state(self.state())
                         saved = time.monotonic()
                 self.history.append(self._numbers(bar))
@@ -195,11 +228,10 @@ class Trainer:
 
     def _write(self, folder: OutputFolder, board: Board) -> None:
         """An epoch's files; the state last, by which the epoch is done."""
-        network: Any = self._ema.module if self._ema else self.network
+        if self.best == len(self.history) - 1:
+            self._write_network(folder, BEST)
+        self._write_network(folder, LAST)
         with folder.told_of_space():
-            if self.best == len(self.history) - 1:
-                folder.write_network(network, BEST, self._data.labels)
-            folder.write_network(network, LAST, self._data.labels)
             write_metrics(self.history, folder.path / METRICS_FILE)
             if self._epoch == self._settings.epochs or time.monotonic() - self._drawn > _DRAW_SECONDS:
                 try:
@@ -246,11 +278,32 @@ class Trainer:
                 last = part == settings.accumulate - 1
                 total += self._backward(batch.clips, batch.targets, (done, part), last=last)
         if self._ema:
+            rounding = getattr(self._ema, "_sr_generator", None)  # with which newer timm rounds averages in bfloat16
+            if rounding is not None:
+                rounding.manual_seed(mixed(settings.seed, done)[0])
             self._ema.update(self.network, step=done + 1)
         loss = float(self._team.sum(total)) / self._team.size
+        step = f"in step {self._step + 1}"
         if not math.isfinite(loss):
-            raise _divergence(f"the loss is no finite number any more, in step {self._step + 1} of", self._epoch)
+            raise self._divergence(f"the loss is no finite number any more, {step} of")
+        # The scale is halved where gradients are no finite numbers, and such steps are left out, which is nothing bad.
+        if self._scaler and self._scaler.state_dict()["scale"] < _LEAST_SCALE:
+            raise self._divergence(f"the gradients are no finite numbers, however small the loss is made, {step} of")
         return loss
+
+    def _is_finite(self) -> bool:
+        """Whether all weights and statistics are finite numbers."""
+        networks = (self.network, self._ema.module) if self._ema else (self.network,)
+        return all(bool(tensor.isfinite().all()) for network in networks for tensor in network.state_dict().values())
+
+    def _divergence(self, what: str) -> ValueError:
+        remedies = "Lower lr (the learning rate), or set clip_grad"
+        if self._settings.amp == "float16":
+            remedies += ', or set amp to "bfloat16"'
+        return ValueError(
+            f"the training has diverged: {what} epoch {self._epoch + 1}. {remedies}, and begin again in another folder "
+            "or with resume=False (--restart)"
+        )
 
     def _backward(self, clips: Tensor, targets: Tensor, place: tuple[int, int], *, last: bool) -> Tensor:
         """Gradients of one batch, and with the last of a step the step itself; gives the batch's part of the loss."""
@@ -310,7 +363,7 @@ class Trainer:
     def _numbers(self, bar: _Bar) -> dict[str, float]:
         """The epoch's row."""
         bar.say("validating")
-        rates = [group["lr"] / group.get("lr_scale", 1.0) for group in self._optimizer.param_groups]
+        rates = [group["lr"] / (group.get("lr_scale") or 1.0) for group in self._optimizer.param_groups]
         row = {"epoch": self._epoch + 1, "learning_rate": max(rates), "train_loss": self._loss_sum / self.steps}
         return row | self._validate(bar)
 
@@ -340,20 +393,14 @@ class Trainer:
                 on_error=take_note,
             )
             found = {share[prediction.position]: prediction.probabilities.float().numpy() for prediction in predictions}
-        if team.sum(torch.tensor(int(has_diverged))):
-            raise _divergence("the network's scores are no finite numbers any more, after", self._epoch)
+        if team.sum(torch.tensor(int(has_diverged or not self._is_finite()))):
+            raise self._divergence("the network's weights or scores are no finite numbers any more, after")
         self._skip({entry.name: bad[entry.video] for entry in entries if entry.video in bad}, bar)
         scores = {index: vector for part in team.gather(found) for index, vector in part.items()}
         if not scores:
             raise ValueError(f"none of the {len(entries)} videos to validate on can be read")
         order = sorted(scores)
         return _measured(np.stack([scores[i] for i in order]), [entries[i].targets for i in order], self._data)
-
-
-def _divergence(what: str, epoch: int) -> ValueError:
-    return ValueError(
-        f"the training has diverged: {what} epoch {epoch + 1}. Lower lr (the learning rate), or set clip_grad"
-    )
 
 
 def _measured(scores: Any, targets: list[tuple[int, ...]], data: Data) -> dict[str, float]:
@@ -385,6 +432,34 @@ def _measured(scores: Any, targets: list[tuple[int, ...]], data: Data) -> dict[s
 def _merit(row: Mapping[str, float]) -> tuple[float, float]:
     name = "val_top1" if "val_top1" in row else "val_mean_average_precision"
     return row[name], -row["val_loss"]
+
+
+def _optimizer(network: nn.Module, settings: Settings, lr: float) -> Any:
+    """The optimizer, of the parameters that train."""
+    name = settings.optimizer
+    known = _optim.get_optimizer_info(name.lower().rpartition("_")[2])  # behind "lookahead_"
+    # timm's sgd and its relatives are Nesterov's, who refuse to be without momentum.
+    is_plain = not settings.momentum and known.has_momentum and (known.defaults or {}).get("nesterov")
+    try:
+        optimizer = _optim.create_optimizer_v2(
+            network,
+            name,
+            lr=lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+            **({"nesterov": False} if is_plain else {}),
+        )
+    except ImportError as error:
+        raise MissingDependencyError(f"optimizer {name!r} cannot be used here: {error}") from error
+    except (AssertionError, TypeError) as error:
+        raise ValueError(f"optimizer {name!r} cannot be used here: {error}") from error
+    if getattr(optimizer, "is_second_order", False):
+        raise ValueError(
+            f"optimizer {name!r} needs second derivatives, which are not computed here: choose one of first order, "
+            "such as 'sgd' or 'adamw'"
+        )
+    return optimizer
 
 
 def _objective(

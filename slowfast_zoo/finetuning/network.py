@@ -80,8 +80,18 @@ def prepare(
     """Let a network be what is going to be trained and saved; gives the transform for training.
 
     Raises:
-        ValueError: a kind of batch norm that the device does not have.
+        ValueError: a kind of batch norm that the device does not have, a network that could not be saved, in a type
+            that ``amp`` does not go with, or all of whose parameters are frozen.
     """
+    check_savable(network)
+    dtype = next(network.parameters()).dtype
+    if settings.amp and (dtype == torch.float16 or dtype == torch.bfloat16 != getattr(torch, settings.amp)):
+        raise ValueError(
+            f"amp computes in a shorter type what is in float32, but the network is in {str(dtype)[6:]} as a whole: "
+            "leave amp out, or give model.float()"
+        )
+    if any(tensor.is_inference() for tensor in network.state_dict().values()):
+        raise ValueError("the network was made in torch.inference_mode, where nothing trains: make it outside")
     if settings.batch_norm == "sync" and device.type != "cuda":
         raise ValueError('batch_norm="sync" is PyTorch\'s SyncBatchNorm, which is for GPUs: choose another')
     activation = "sigmoid" if data.multi_label else "softmax"
@@ -103,6 +113,8 @@ def prepare(
     if grad_checkpointing:
         network.set_grad_checkpointing()
     freeze(network, settings.freeze, batch_norm=settings.batch_norm == "frozen")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError("all parameters of the network are frozen, and nothing trains: sfz.unfreeze(model) first")
     if settings.batch_norm == "sync":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     if settings.batch_norm == "split":
@@ -114,10 +126,12 @@ def prepare(
 
 def described(network: VideoNetwork[Any]) -> str:
     """A network's architecture, the weights that it began with, and a digest of all else but its weights now."""
+    dtype = next(network.parameters()).dtype
     content = json.dumps([network.config.to_dict(), network.frozen_stages, network.frozen_norms], sort_keys=True)
     names = (
         model_name(network),
         network.pretrained_cfg.get("based_on"),
         hashlib.sha256(content.encode()).hexdigest()[:8],
+        "" if dtype == torch.float32 else str(dtype),
     )
     return " ".join(filter(None, names))

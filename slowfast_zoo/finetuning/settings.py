@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from slowfast_zoo.models.config import FEATURE_NAMES
@@ -22,6 +23,9 @@ _FINETUNE_RATE = _SCRATCH_RATE / 2
 _SETS_RATE = 0.0375 / 16
 # The paper warms up for 8 of 60 thousand steps.
 _WARMUP = 2 / 15
+
+_LARGEST_SEED = 2**62  # PyTorch's generators take 64 bits with a sign, and epochs are added
+_OPTIONAL = ("lr", "warmup_epochs", "layer_decay", "clip_grad", "ema")  # where None is a value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +64,19 @@ class Settings:
             if getattr(value, "ndim", None) == 0:  # numpy's, which a state could not be loaded with
                 object.__setattr__(self, field.name, value.item())
         for name in ("epochs", "batch_size", "accumulate", "clips"):
-            self._check(name, lambda value: isinstance(value, int) and value >= 1, "a whole number from 1")
-        self._check("seed", lambda value: isinstance(value, int) and value >= 0, "a whole number from 0")
+            self._check_whole(name, lambda value: value >= 1, "a whole number from 1")
+        self._check_whole("seed", lambda value: 0 <= value <= _LARGEST_SEED, "a whole number from 0 to 2**62")
         for name in ("lr", "clip_grad"):
-            self._check(name, lambda value: value is None or 0 < value < float("inf"), "above 0")
+            self._check_real(name, lambda value: 0 < value < float("inf"), "above 0")
         for name in ("weight_decay", "mixup"):
-            self._check(name, lambda value: 0 <= value < float("inf"), "at least 0")
+            self._check_real(name, lambda value: 0 <= value < float("inf"), "at least 0")
         for name in ("momentum", "drop_rate", "label_smoothing"):
-            self._check(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
+            self._check_real(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
         for name in ("layer_decay", "ema"):
-            self._check(name, lambda value: value is None or 0 < value < 1, "above 0 and below 1")
-        self._check(
-            "warmup_epochs", lambda v: v is None or 0 <= v < self.epochs, f"from 0 to below {self.epochs} epochs"
-        )
+            self._check_real(name, lambda value: 0 < value < 1, "above 0 and below 1")
+        self._check_real("warmup_epochs", lambda v: 0 <= v < self.epochs, f"from 0 to below {self.epochs} epochs")
+        self._check("crops", lambda v: v in (1, 3, "full") and not isinstance(v, float), '1, 3, or "full"')
+        self._check("optimizer", lambda value: isinstance(value, str), "the name of one of timm's")
         for name, known in (("batch_norm", get_args(BatchNorm)), ("amp", (None, *get_args(Precision)))):
             self._check(name, known.__contains__, "one of " + ", ".join(map(repr, known)))
         self._check("freeze", (None, *FEATURE_NAMES).__contains__, f"one of {', '.join(FEATURE_NAMES)}, or None")
@@ -86,8 +90,19 @@ class Settings:
 
     def _check(self, name: str, fits: Callable[[Any], bool], wanted: str) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not fits(value):
+        if isinstance(value, bool) or getattr(value, "ndim", 0) or not fits(value):
             raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+    def _check_whole(self, name: str, fits: Callable[[int], bool], wanted: str) -> None:
+        self._check(name, lambda value: is_whole(value) and fits(int(value)), wanted)
+
+    def _check_real(self, name: str, fits: Callable[[float], bool], wanted: str) -> None:
+        """Like :meth:`_check`, of a number, which is a float from then on; None where that is the default."""
+        value = getattr(self, name)
+        if value is None and name in _OPTIONAL:
+            return
+        self._check(name, lambda value: is_real(value) and fits(_as_float(value)), wanted)
+        object.__setattr__(self, name, float(value))
 
     @property
     def least_batch(self) -> int:
@@ -109,3 +124,21 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, Python's or NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_real(value: object) -> bool:
+    """Whether it is a number, Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _as_float(value: Any) -> float:
+    """Infinity for whole numbers that no float is as large as."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")

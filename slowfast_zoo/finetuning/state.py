@@ -20,7 +20,7 @@ from slowfast_zoo.ending import unwound_when_ended
 from slowfast_zoo.models import VideoNetwork
 from slowfast_zoo.video.dataset import LabelledVideo
 from slowfast_zoo.video.encode import whole_file
-from slowfast_zoo.weights.folder import save_pretrained
+from slowfast_zoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE, save_pretrained
 
 STATE_FILE, METRICS_FILE, CURVES_FILE = "state.pt", "metrics.csv", "curves.png"
 BEST, LAST, BOARD = "best", "last", "tensorboard"
@@ -108,13 +108,15 @@ class OutputFolder:
         """One error for what cannot be written, as on a full disk."""
         try:
             yield
-        except (OSError, RuntimeError) as error:  # torch's own, where it cannot write
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
-            raise OSError(
-                f"cannot write into {self.path}: {reason}. The state of before is whole: make room, and the same call "
-                "goes on from it"
-            ) from error
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else error.__context__  # torch's, where it cannot write
+            if not isinstance(cause, OSError):
+                raise
+            message = (
+                f"cannot write into {self.path}: {cause.strerror or cause}. The state of before is whole: make room, "
+                "and the same call goes on from it"
+            )
+            raise (OSError(message) if cause.errno is None else OSError(cause.errno, message)) from error
 
     def clear(self) -> None:
         """Remove what earlier runs made of epochs that the state does not tell of."""
@@ -126,11 +128,22 @@ class OutputFolder:
     def write_network(self, network: VideoNetwork[Any], name: str, labels: Sequence[str]) -> Path:
         """Write a network as a folder; a network of the same configuration that is there is replaced."""
         folder = self.path / name
-        if folder.exists():  # only the weights differ, and files are replaced whole
+        if folder.is_dir():  # only the weights differ, and files are replaced whole
             return save_pretrained(network, folder, labels, name=f"local-dir:{folder}")
         with unwound_when_ended(), tempfile.TemporaryDirectory(prefix=f".{name}.", dir=self.path) as temporary:
             whole = save_pretrained(network, Path(temporary) / name, labels, name=f"local-dir:{folder}")
             return whole.rename(folder)
+
+    def digest_of_network(self, name: str) -> str:
+        """Of the weights in a folder that was written; empty where a file of it is not there."""
+        folder = self.path / name
+        if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+            return ""
+        digest = hashlib.sha256()
+        with (folder / WEIGHTS_FILE).open("rb") as file:
+            while part := file.read(_CHUNK):
+                digest.update(part)
+        return digest.hexdigest()
 
 
 def digest_of(entries: Sequence[LabelledVideo]) -> str:

@@ -106,7 +106,10 @@ def device_of(device: str | torch.device | None, team: Team) -> torch.device:
     Raises:
         ValueError: the device is not there, there are more processes than GPUs, or several were given one GPU.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(checked_device(default if device is None else device) or default)
+    if chosen.type == "meta":
+        raise ValueError("nothing is computed on the device 'meta': choose another, such as cpu")
     checked_device(chosen)
     if chosen.type != "cuda" or team.size == 1:
         return chosen

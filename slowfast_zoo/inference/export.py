@@ -26,6 +26,7 @@ from slowfast_zoo.errors import ExportError, MissingDependencyError
 from slowfast_zoo.factory import create_model
 from slowfast_zoo.models import FeatureNetwork, unwrapped
 from slowfast_zoo.models.network import MIN_SIDE
+from slowfast_zoo.models.wrappers import whole
 
 from .network import labels_of, model_name
 from .optimize import copy_of
@@ -214,6 +215,7 @@ class _Graph(nn.Module):
     def __init__(self, model: Any, output: str | None, out_indices: Sequence[int] | None) -> None:
         super().__init__()
         model = unwrapped(model, said="expected a model name or a network from create_model, got")
+        whole(model, "export_model")
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             raise ValueError("the network is on the meta device and has no values to export")
         if (model.network if isinstance(model, FeatureNetwork) else model).optimized:

@@ -32,6 +32,7 @@ from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.models import FeatureNetwork, NetworkConfig, ResNet3D, SlowFast, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES
 from slowfast_zoo.models.pathway import Pathway
+from slowfast_zoo.models.wrappers import whole
 
 _Module = TypeVar("_Module", bound=nn.Module)
 Network = TypeVar("Network", VideoNetwork[Any], FeatureNetwork)
@@ -111,6 +112,7 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
         ValueError: an optimised network, or one on the meta device.
     """
     model = unwrapped(model, said="optimize_for_inference takes a network from create_model, not")
+    whole(model, "optimize_for_inference")
     network: Any = model.network if isinstance(model, FeatureNetwork) else model
     if network.optimized:
         raise ValueError("this network is optimised already; for another dtype, optimise the one that it was made from")

@@ -48,6 +48,25 @@ def unwrapped(model: Any, *, said: str = "expected a network from create_model, 
     raise TypeError(f"{said} {type(model).__name__}{more}")
 
 
+def whole(model: Any, what: str) -> Any:
+    """The network, if its weights are here as a whole.
+
+    Args:
+        model: a network.
+        what: what asks, for the error.
+
+    Raises:
+        TypeError: they are parts, as FSDP makes them (``fully_shard``).
+    """
+    # Between a forward pass and the next step the weights may be whole for a while; FSDP's classes have this method.
+    if any(hasattr(module, "reshard") for module in model.modules()):
+        raise TypeError(
+            f"{what} needs whole weights, and this network's are shared out among processes (FSDP): save_pretrained in "
+            "all processes writes them whole, for create_model('local-dir:...')"
+        )
+    return model
+
+
 def inside(module: Any) -> Any:
     """What a wrapper stands for, one level in; anything else is given back."""
     held = vars(module).get("_modules", {}) if isinstance(module, nn.Module) else getattr(module, "__dict__", {})

@@ -23,6 +23,7 @@ from slowfast_zoo.models import (
     materialize,
     unwrapped,
 )
+from slowfast_zoo.models.wrappers import whole
 
 from .layouts import LAYOUTS, Layout
 from .layouts.image import Inflation, inflate, is_kept
@@ -191,7 +192,7 @@ def load_checkpoint(
             another shape; or several networks in it fit, and none of them is an average. The message names the first
             few. The network is then unchanged.
     """
-    given: Any = unwrapped(model)
+    given: Any = whole(unwrapped(model), "load_checkpoint")
     network = given.network if isinstance(given, FeatureNetwork) else given
     if not isinstance(network, VideoNetwork):
         raise TypeError(f"load_checkpoint takes a network made by create_model, not {type(given).__name__}")

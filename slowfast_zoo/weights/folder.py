@@ -213,6 +213,15 @@ def save_pretrained(
     return path
 
 
+def check_savable(model: VideoNetwork[Any]) -> None:
+    """Refuse now what :func:`save_pretrained` would refuse after the work.
+
+    Raises:
+        ValueError: the network has other tensors or other layers than its configuration says, or no values.
+    """
+    _state_of(model, _config(model, None, None)["config"])
+
+
 def push_to_hub(
     model: VideoNetwork[Any],
     repo_id: str,
