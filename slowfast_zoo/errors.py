@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+
+# What moves a terminal's cursor, colours it, or turns the direction of the text that follows.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class SlowFastZooError(Exception):
@@ -36,6 +40,16 @@ class MissingDependencyError(SlowFastZooError, ImportError):
 
 class ExportError(SlowFastZooError):
     """A network could not be exported, or the exported file gives other results."""
+
+
+def in_line(text: str, keep: str = "") -> str:
+    """A name or label as one line of a terminal shows it: line breaks and control characters are escaped.
+
+    Args:
+        text: what anyone may have written.
+        keep: control characters that stay.
+    """
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
 def printable(text: object, most: int = 200) -> str:

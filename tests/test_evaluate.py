@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,8 @@ def test_where_paths_start(folder: Path, tmp_path: Path) -> None:
     [
         ("", {}, r"list\.csv has no videos: expected lines of a path and a label"),
         ("path,label\n", {}, "has no videos"),
-        ("path,category\n0.mp4,1\n", {}, "line 1: no column label or labels in the header 'path, category'"),
-        ("name,label\n0.mp4,1\n", {}, "line 1: no column path or video or file in the header"),
+        ("path,score\n0.mp4,1\n", {}, "line 1: no column label or labels in the header 'path, score'"),
+        ("owner,label\n0.mp4,1\n", {}, "line 1: no column path or video or file in the header"),
         ("0.mp4,1\n1.mp4\n", {}, r"line 2: expected a path and a label, got '1\.mp4'"),
         ("path,x,label\n\n0.mp4,1\n", {}, r"line 3: expected a path and a label, got '0\.mp4 1'"),
         ("0.mp4,1\n1.mp4,Bee_flies\n", {}, "line 2: unknown class 'Bee_flies'; did you mean 'bee fly'?"),
@@ -241,10 +242,10 @@ def test_results_of_another_evaluation_are_refused(classifier: VideoClassifier, 
     path = tmp_path / "r.jsonl"
     evaluate(classifier, entries(folder), limit=1, clips=1, crops=1, results=path)
     before = path.read_bytes()
-    relabelled = entries(folder, ((0,), (1,), (2,), (1,), (3,)))
+    renamed = [replace(entry, name=f"x{entry.name}") for entry in entries(folder)]
     for what, other, listed, clips in (
         ("clips 1 there, 2 here", classifier, entries(folder), 2),
-        ("dataset '.*' there", classifier, relabelled, 1),
+        ("dataset '.*' there", classifier, renamed, 1),
         ("weights '.*' there", tiny(seed=1), entries(folder), 1),
     ):
         with pytest.raises(
@@ -260,6 +261,19 @@ def test_results_of_another_evaluation_are_refused(classifier: VideoClassifier, 
     path.write_bytes(before + b'{"index": 1, "probabilities": [1]}\n')
     with pytest.raises(ValueError, match="line 3 is damaged: delete that line"):
         evaluate(classifier, entries(folder), clips=1, crops=1, results=path)
+
+
+def test_scores_are_used_again_where_only_labels_changed(
+    classifier: VideoClassifier, folder: Path, tmp_path: Path, asked: list[str]
+) -> None:
+    path = tmp_path / "r.jsonl"
+    first = evaluate(classifier, entries(folder), clips=1, crops=1, results=path)
+    best = [json.loads(line)["top"][0][0] for line in path.read_text().splitlines()[1:]]
+    right = [(classifier.labels.index(label),) for label in best]
+    seen = len(asked)
+    again = evaluate(classifier, entries(folder, right), clips=1, crops=1, results=path)
+    assert (first.videos, again.videos, len(asked)) == (len(right), len(right), seen)
+    assert again.top1 is not None and again.top1.value == 1
 
 
 def test_arguments_that_make_no_sense(classifier: VideoClassifier, folder: Path, tmp_path: Path) -> None:

@@ -291,3 +291,47 @@ def test_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
         ClipTransform.from_record(RECORD).resize(frames())
     with pytest.raises(MissingDependencyError, match="torchvision"):
         ClipTransform.from_record(RECORD).views(frames().float())
+
+
+# Frames that are strips
+
+
+@pytest.mark.parametrize("convention", ["pyslowfast", "mmaction2"])
+@pytest.mark.parametrize(("height", "width"), [(2, 4000), (4000, 2), (3, 101), (1, 64), (640, 40)])
+def test_of_a_strip_the_same_is_seen_from_few_pixels(height: int, width: int, convention: str) -> None:
+    video = frames(2, height, width)
+    factor = 64 / min(height, width)
+    rounded = (math.floor(side * factor + (0.5 if convention == "mmaction2" else 1e-9)) for side in (height, width))
+    size = (int(next(rounded)), int(next(rounded)))
+    whole: torch.Tensor = F.interpolate(video.float(), size=size, mode="bilinear", align_corners=False)
+    plain = ClipTransform(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=64, crop=48, crops=3, convention=convention)
+    three = plain(video)
+    down, right = size[0] - 48, size[1] - 48
+    if convention == "mmaction2":
+        middle = [down // 2, right // 2]
+        ends = [2 * middle[0], 2 * middle[1]]
+    else:
+        middle, ends = [math.ceil(down / 2), math.ceil(right / 2)], [down, right]
+    for view, place in zip(three, range(3), strict=True):
+        y, x = middle
+        if height > width:
+            y = [0, middle[0], ends[0]][place]
+        else:
+            x = [0, middle[1], ends[1]][place]
+        expected = whole[:, :, y : y + 48, x : x + 48].transpose(0, 1) / 255
+        torch.testing.assert_close(view, expected, atol=2e-3, rtol=0)
+    resized = plain.resize(video)
+    assert max(resized.shape[-2:]) == 3 * 48, "only what crops show"
+    torch.testing.assert_close(plain.views(resized), three, atol=1e-6, rtol=0)
+    centre = ClipTransform(mean=(0.0,) * 3, std=(1.0,) * 3, scale=64, crop=48, convention=convention)
+    torch.testing.assert_close(centre(video), three[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(centre.views(centre.resize(video))[0], three[1], atol=1e-6, rtol=0)
+
+
+def test_a_strip_in_training_and_as_a_full_frame() -> None:
+    clip = ClipTransform.from_record(RECORD, training=True)(frames(2, 2, 100_000))
+    assert clip.shape == (3, 2, 48, 48)
+    full = ClipTransform.from_record(RECORD, crops="full")
+    for call in (full, full.resize):
+        with pytest.raises(ValueError, match=r"4000 x 2 pixels would be 128000 x 64 .*use 1 or 3 crops"):
+            call(frames(2, 2, 4000))

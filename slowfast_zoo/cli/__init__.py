@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from slowfast_zoo.ending import unwound_when_ended
-from slowfast_zoo.errors import SlowFastZooError
+from slowfast_zoo.errors import SlowFastZooError, in_line
 
 from . import bench, detect, evaluate, explain, export, features, finetune, models, predict, weights
 
@@ -33,8 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 after bad input, of which one line on stderr tells.
     """
-    args = _parser().parse_args(argv)
-    with warnings.catch_warnings(), unwound_when_ended():
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before Python began, as by ">&-"
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    with (
+        warnings.catch_warnings(),
+        unwound_when_ended(),
+        contextlib.redirect_stdout(_Printable(sys.stdout)),
+        contextlib.redirect_stderr(_Printable(sys.stderr)),
+    ):
+        args = _parser().parse_args(argv)
         warnings.showwarning = _show_warning
         try:
             code: int = args.run(args)
@@ -50,10 +60,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
 
 
+class _Printable:
+    """A stream for people's terminals: what files and servers say cannot steer these.
+
+    Names that the stream's encoding does not have are escaped too.
+    """
+
+    _BARS = re.compile("[\r\n ]*(\x1b\\[A)?")  # what moves from one progress bar to another
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it, escaped."""
+        if not self._BARS.fullmatch(text):
+            start = "\r" if text.startswith("\r") else ""  # a progress bar
+            text = start + in_line(text.removeprefix("\r"), keep="\n\t")
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def in_one_line(error: Exception) -> str:
     """What an exception says, without line breaks and error numbers."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
+        return in_line(f"{error.strerror}: {error.filename}")
     return " ".join(str(error).split())
 
 

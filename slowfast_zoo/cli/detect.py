@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slowfast_zoo.errors import WeightsError
+from slowfast_zoo.errors import WeightsError, in_line
 
 from .videos import WORDS_HELP, Progress, find_videos, positive, target_files
 
@@ -142,7 +142,7 @@ def as_table(found: Detections, top_k: int, threshold: float, *, labels_known: b
     """Key frame by key frame each box, x1 y1 x2 y2 in pixels, with its best actions and their scores."""
     frames, boxes = _count(len(found), "key frame"), _count(sum(map(len, found)), "box", "es")
     lines = [
-        found.video,
+        in_line(found.video),
         f"{found.duration:.2f} s, {found.model}, {frames}, {boxes} (x1 y1 x2 y2 in pixels)",
         *([] if labels_known else ["note: without class names, classes are given by their index"]),
         "",
@@ -156,7 +156,7 @@ def as_table(found: Detections, top_k: int, threshold: float, *, labels_known: b
         for index, corners in enumerate(key_frame.boxes.round().int().tolist()):
             place = " ".join(f"{corner:{pixels}}" for corner in corners)
             actions = key_frame.actions(index, top_k, threshold)
-            texts = [f"{100 * score:5.1f} %  {label}" for label, score in actions]
+            texts = [f"{100 * score:5.1f} %  {in_line(label)}" for label, score in actions]
             for text in texts or [f"no action from {100 * threshold:g} % on"]:
                 lines.append(f"  {when}   {place}   {text}")
                 when, place = " " * len(when), empty

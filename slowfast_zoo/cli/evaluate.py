@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slowfast_zoo.errors import in_line
+
 from .videos import add_network_options, add_view_options, network_options, tell_failure, warnings_between_bars
 
 if TYPE_CHECKING:
@@ -197,7 +199,7 @@ def as_text(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str
             low, high = 100 * number.low, 100 * number.high
             rows.append((name, f"{100 * number.value:.2f} %", f"{low:.2f} to {high:.2f} %"))
     blocks = [
-        f"{dataset}: {evaluation.videos} videos of {len(shown)} classes{skipped}\n"
+        f"{in_line(dataset)}: {evaluation.videos} videos of {len(shown)} classes{skipped}\n"
         f"{evaluation.model}, {evaluation.dtype}, {evaluation.views}",
         _table(rows),
     ]
@@ -240,6 +242,7 @@ def _class_row(entry: ClassResult) -> tuple[str, ...]:
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns in line: the first and the last to the left, the others, which are numbers, to the right."""
+    rows = [tuple(map(in_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *numbers, last in rows:

@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from slowfast_zoo.errors import in_line
+
 _LABELS_SHOWN = 20
 _AVERAGES = {
     "scores": "the views' probabilities averaged",
@@ -72,7 +74,9 @@ def run_info(args: argparse.Namespace) -> int:
     ]
     if facts["labels"]:
         more = len(facts["labels"]) - _LABELS_SHOWN
-        shown = ", ".join(facts["labels"][:_LABELS_SHOWN]) + (f", and {more} more (--json has all)" if more > 0 else "")
+        shown = ", ".join(map(in_line, facts["labels"][:_LABELS_SHOWN])) + (
+            f", and {more} more (--json has all)" if more > 0 else ""
+        )
         rows.append((f"{len(facts['labels'])} classes", shown))
     rows += (
         _weights_rows(weights)

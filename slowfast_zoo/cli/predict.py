@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from slowfast_zoo.errors import in_line
+
 from .videos import (
     WORDS_HELP,
     Progress,
@@ -132,29 +134,32 @@ def as_table(prediction: Prediction) -> str:
     """The best classes with bars, then the clips in the order of time."""
     from slowfast_zoo.inference import describe_views
 
-    width = max(len(label) for label in [name for name, _ in prediction] + [clip.label for clip in prediction.clips])
+    rows = [(in_line(label), score) for label, score in prediction]
+    names = [in_line(clip.label) for clip in prediction.clips]
+    width = max(map(len, [label for label, _ in rows] + names))
     seconds = len(f"{prediction.duration:.2f}")
     lines = [
-        prediction.video,
+        in_line(prediction.video),
         f"{prediction.duration:.2f} s, {prediction.model}, {describe_views(prediction)}",
         *(f"note: {note}" for note in prediction.notes()),
         "",
     ]
-    for label, score in prediction:
+    for label, score in rows:
         lines.append(f"  {label:<{width}}  {_bar(score, _BAR)}  {100 * score:5.1f} %")
     lines.append("")
-    for clip in prediction.clips:
+    for clip, name in zip(prediction.clips, names, strict=True):
         when = f"{clip.start:{seconds}.2f} to {clip.end:{seconds}.2f} s"
-        lines.append(f"  {when}  {clip.label:<{width}}  {100 * clip.score:5.1f} %")
+        lines.append(f"  {when}  {name:<{width}}  {100 * clip.score:5.1f} %")
     return "\n".join(lines)
 
 
 def _as_line(prediction: Prediction, first: bool) -> str:
     """The best class of a video; before the first one, what holds for all."""
     [(label, score)] = prediction[:1]
-    width = min(max(map(len, prediction.labels)), _LONGEST)
+    label = in_line(label)
+    width = min(max(len(in_line(label)) for label in prediction.labels), _LONGEST)
     name = label if len(label) <= width else label[: width - 3] + "..."
-    line = f"{100 * score:5.1f} %  {_bar(score, _SHORT_BAR)}  {name:<{width}}  {prediction.video}"
+    line = f"{100 * score:5.1f} %  {_bar(score, _SHORT_BAR)}  {name:<{width}}  {in_line(prediction.video)}"
     if not first:
         return line
     unknown = [] if prediction.labels_known else ["without class names, classes are given by their index"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from slowfast_zoo.video import CONVENTIONS
-from slowfast_zoo.video.dataset import VIDEO_SUFFIXES
+from slowfast_zoo.video.dataset import VIDEO_SUFFIXES, walk
 
 if TYPE_CHECKING:
     from slowfast_zoo.video import VideoInput
@@ -194,9 +194,11 @@ def tell_failure(video: VideoInput, error: Exception) -> None:
     """A line on stderr, between progress bars, that names a video and says what went wrong with it."""
     from tqdm import tqdm
 
+    from slowfast_zoo.errors import in_line
+
     from . import in_one_line
 
-    name, message = str(video), in_one_line(error)
+    name, message = in_line(str(video)), in_one_line(error)
     text = message if name in message else f"{name}: {message}"
     tqdm.write(f"slowfast-zoo: error: {text}", file=sys.stderr)
 
@@ -248,9 +250,7 @@ class Progress:
 
     def print(self, text: str) -> None:
         """A line of output, or more."""
-        encoding = sys.stdout.encoding or "ascii"
-        printable = text.encode(encoding, "backslashreplace").decode(encoding)  # names of files may be in none
-        self._bar.write(printable, file=sys.stdout)
+        self._bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
@@ -281,8 +281,11 @@ class Progress:
 
 def _named(word: str) -> dict[str, str]:
     """The videos of a file, a folder or a URL."""
-    if _is_url(word):
+    from slowfast_zoo.video.source import local_path
+
+    if (path := local_path(word)) is None:
         return {word: ""}
+    word = path  # of a file: URL too
     if not os.path.isdir(word):
         return {word: os.path.dirname(os.path.abspath(word))}
     videos = _in_folder(word)
@@ -309,16 +312,11 @@ def _matching(pattern: str) -> dict[str, str]:
 
 
 def _in_folder(folder: str) -> list[str]:
-    """The videos in a folder, or else the folders of images; what is hidden is left alone."""
+    """The videos in a folder, or else the folders of images; what is hidden is left alone, links are followed."""
     from slowfast_zoo.video.source import IMAGE_SUFFIXES
 
-    def unreadable(error: OSError) -> None:
-        raise error
-
     videos, images = [], []
-    for place, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = sorted(name for name in files if not name.startswith("."))
+    for place, names in walk(folder):
         videos += [os.path.join(place, name) for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
         if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
             images.append(place)

@@ -105,7 +105,8 @@ def finetune(
             was frozen in parts (:func:`~slowfast_zoo.models.freezing.freeze`) stays so.
         train: videos to train on: a folder with a folder for each class; a folder with the folders train and val, each
             with a folder for each class; a list of paths and labels, see
-            :func:`~slowfast_zoo.video.dataset.read_dataset`; or what that function gave.
+            :func:`~slowfast_zoo.video.dataset.read_dataset`; what that function gave; pairs of a path and a label (a
+            name, an index or several), or paths, whose label is the name of the folder that they lie in.
         val: videos to validate on, likewise; a number is the share of the training videos that is held out, of each
             class, at random. None is the folder val, or else 0.2.
         output: folder for the networks, the state, metrics.csv and curves.png. If it holds an interrupted run of the

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +21,17 @@ from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.models import NetworkConfig
 from slowfast_zoo.video import ClipTransform, open_video, random_clip
 from slowfast_zoo.video.dataset import LabelledVideo, labels_in_list, read_class_folders, read_dataset
+from slowfast_zoo.video.source import is_left_out
 
 HELD_OUT = 0.2  # of the videos, where nothing is given to validate on
 
-VideoList = str | os.PathLike[str] | Sequence[LabelledVideo]
+VideoList = (
+    str
+    | os.PathLike[str]
+    | Sequence[LabelledVideo]
+    | Sequence[str | os.PathLike[str]]
+    | Sequence[tuple[str | os.PathLike[str], str | int | Sequence[str] | Sequence[int]]]
+)
 
 # Names of classes that a mirrored clip no longer belongs to.
 _SIDED = re.compile(r".*(left|right)(wards?|hand(ed)?)?|.*clockwise|c?cw")
@@ -106,6 +114,14 @@ def warn_of(data: Data, *, flip: bool) -> None:
             "off with flip=False (--no-flip), unless it does not matter",
             stacklevel=3,
         )
+    seen = {target for entry in data.val for target in entry.targets}
+    unseen = [label for index, label in enumerate(data.labels) if index not in seen]
+    if unseen:
+        warnings.warn(
+            f"{len(unseen)} of the {len(data.labels)} classes have no video to validate on: {', '.join(unseen[:5])}"
+            + (", ..." if len(unseen) > 5 else ""),
+            stacklevel=3,
+        )
     both = {entry.video for entry in data.train} & {entry.video for entry in data.val}
     if both:
         warnings.warn(
@@ -119,14 +135,26 @@ def _is_sided(label: str) -> bool:
     return any(_SIDED.fullmatch(word) and not _UNSIDED.fullmatch(word) for word in words)
 
 
+# Names of the parts of a data folder, in any case. What is to be tested on is left alone.
+_TRAIN, _VAL, _TEST = ("train", "training"), ("val", "validation", "valid", "dev", "eval"), ("test", "testing")
+
+
 def _parts(folder: Path) -> tuple[Path, Path | None] | None:
-    """The folders train and val in a folder that has no others, but perhaps test."""
+    """The folders train and val in a folder that has no others, but perhaps test.
+
+    Raises:
+        ValueError: there are several of a kind.
+    """
     if not folder.is_dir():
         return None
-    names = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    if "train" not in names or names - {"train", "val", "test"}:
+    names = {entry.name for entry in folder.iterdir() if entry.is_dir() and not is_left_out(entry.name)}
+    train, val = ([name for name in sorted(names) if name.lower() in kind] for kind in (_TRAIN, _VAL))
+    if not train or any(name.lower() not in (*_TRAIN, *_VAL, *_TEST) for name in names):
         return None
-    return folder / "train", folder / "val" if "val" in names else None
+    for several in (train, val):
+        if len(several) > 1:
+            raise ValueError(f"{folder} has {' and '.join(several)}: name the one that is meant, as train or as val")
+    return folder / train[0], folder / val[0] if val else None
 
 
 def _read(
@@ -134,13 +162,56 @@ def _read(
 ) -> tuple[list[LabelledVideo], tuple[str, ...] | None]:
     """Videos, and the names of the classes unless there are only indices."""
     if not isinstance(source, (str, os.PathLike)):
-        plain = [replace(entry, targets=tuple(map(int, entry.targets))) for entry in source]
-        return plain, None if labels is None else tuple(labels)
+        videos = [entry for entry in source if isinstance(entry, LabelledVideo)]
+        if len(videos) == len(source):
+            plain = [replace(entry, targets=tuple(map(int, entry.targets))) for entry in videos]
+            return plain, None if labels is None else tuple(labels)
+        return _from_pairs(list(map(_pair, source)), labels, root)
     if os.path.isdir(source):
         return read_class_folders(source, labels)
     names = labels_in_list(source) if labels is None else tuple(labels)
     known = names if names is not None else [str(index) for index in range(_MOST_CLASSES)]
     return read_dataset(source, known, root=root, multi_label=multi_label), names
+
+
+def _pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
+    """Path and labels of a video; a path by itself has the name of its folder as its label."""
+    if isinstance(entry, LabelledVideo):
+        raise TypeError("videos are LabelledVideo, all of them, or paths or pairs of a path and a label")
+    if isinstance(entry, (str, os.PathLike)):
+        path = os.fspath(entry)
+        return path, (os.path.basename(os.path.dirname(path if "://" in path else os.path.abspath(path))),)
+    if isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[0], (str, os.PathLike)):
+        path, label = os.fspath(entry[0]), entry[1]
+        several = label if isinstance(label, (tuple, list, set, frozenset)) else (label,)
+        if all(isinstance(one, (str, Integral)) and not isinstance(one, bool) for one in several):
+            return path, tuple(str(one) if isinstance(one, str) else int(one) for one in several)
+    raise TypeError(
+        f"expected a path, a pair of a path and a label (a name or an index) or a LabelledVideo, got {entry!r}"
+    )
+
+
+def _from_pairs(
+    pairs: Sequence[tuple[str, tuple[str | int, ...]]],
+    labels: Sequence[str] | None,
+    root: str | os.PathLike[str] | None,
+) -> tuple[list[LabelledVideo], tuple[str, ...] | None]:
+    """The same as from a list in a file; paths start from the current folder unless there is a root."""
+    found = {label for _, several in pairs for label in several}
+    words = sorted(label for label in found if isinstance(label, str))
+    if words and len(words) < len(found):
+        raise ValueError(f"labels are names or indices, not both: {words[0]!r} is a name, others are numbers")
+    names = tuple(words) if labels is None and words else labels
+    place = {} if names is None else {label: index for index, label in enumerate(names)}
+    unknown = [label for label in words if label not in place]
+    if unknown:
+        raise ValueError(f"unknown class {unknown[0]!r}: classes are {', '.join(list(place)[:3])}, ...")
+    entries = []
+    for path, several in pairs:
+        video = path if root is None or "://" in path else os.path.join(root, path)
+        targets = dict.fromkeys(place[label] if isinstance(label, str) else label for label in several)
+        entries.append(LabelledVideo(path, video, tuple(targets)))
+    return entries, None if names is None else tuple(names)
 
 
 _MOST_CLASSES = 100_000  # that a list of bare indices can have

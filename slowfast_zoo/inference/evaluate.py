@@ -237,7 +237,7 @@ def _header(
     classifier: VideoClassifier, entries: Sequence[LabelledVideo], clips: int, crops: int | str
 ) -> dict[str, Any]:
     """The first line of a results file: everything that scores depend on."""
-    listed = json.dumps([(entry.name, entry.targets) for entry in entries])
+    listed = json.dumps([entry.name for entry in entries])  # not the labels: scores stay right when those are mended
     return {
         "results": _FORMAT,
         "model": classifier.name,

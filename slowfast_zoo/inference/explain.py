@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from slowfast_zoo.errors import in_line
 from slowfast_zoo.layers import as_rois
 from slowfast_zoo.models import NetworkConfig, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES, STAGES
@@ -106,10 +107,13 @@ class VideoExplanation:
     explanation: Explanation = field(repr=False)
 
     def __str__(self) -> str:
-        where = f"{self.span.start:.2f} to {self.span.end:.2f} s of {self.video}"
+        where = f"{self.span.start:.2f} to {self.span.end:.2f} s of {in_line(self.video)}"
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares().items())
         layers = " and ".join(self.explanation.layers.values())
-        lines = [f"{self.label} ({100 * self.score:.1f} %) in {where}", f"Grad-CAM at {layers}; heat: {shares}"]
+        lines = [
+            f"{in_line(self.label)} ({100 * self.score:.1f} %) in {where}",
+            f"Grad-CAM at {layers}; heat: {shares}",
+        ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes())])
 
     def shares(self) -> dict[str, float]:

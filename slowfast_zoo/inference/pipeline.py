@@ -24,7 +24,7 @@ OnError = Callable[[VideoInput, Exception], None]
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "could not create a memory object", "bad_alloc")
 _POLL = 0.1  # seconds after which a waiting thread looks whether it is still needed
 _PATIENCE = 0.05  # seconds for which a finished video waits for others to fill its batch
-_FAREWELL = 1.0  # seconds that decoders have to end in; what they are in may take as long as it likes
+_FAREWELL = 0.5  # seconds that decoders have to end in; what they are in may take as long as it likes
 
 
 @dataclass
@@ -205,6 +205,7 @@ def score_videos(
             bad: tuple[type[Exception], ...] = (VideoDecodeError, OSError, ValueError, TypeError)
             try:
                 with open_video(video, fps=fps) as reader:
+                    transform.check_shape(reader.height, reader.width)
                     bad = (VideoDecodeError, OSError)  # others are no fault of the video's from here on
                     name = video_name(video)
                     told = name if isinstance(video, (np.ndarray, Tensor, bytes, bytearray, memoryview)) else video

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slowfast_zoo.errors import in_line
 from slowfast_zoo.video import ClipSpan
 
 
@@ -94,9 +95,10 @@ class Prediction(Sequence[tuple[str, float]]):
         return [(self.labels[c], s) for s, c in zip(scores.tolist(), classes.tolist(), strict=True)][index]
 
     def __str__(self) -> str:
-        width = max(len(label) for label, _ in self)
-        lines = [f"{self.video} ({self.duration:.1f} s, {self.model}, {describe_views(self)})"]
-        lines += [f"  {label:<{width}}  {100 * score:5.1f} %" for label, score in self]
+        rows = [(in_line(label), score) for label, score in self]
+        width = max(len(label) for label, _ in rows)
+        lines = [f"{in_line(self.video)} ({self.duration:.1f} s, {self.model}, {describe_views(self)})"]
+        lines += [f"  {label:<{width}}  {100 * score:5.1f} %" for label, score in rows]
         lines += [f"  note: {note}" for note in self.notes()]
         return "\n".join(lines)
 
@@ -171,10 +173,10 @@ class Timeline(Sequence[ClipPrediction]):
 
     def __str__(self) -> str:
         seconds = len(f"{self.duration:.2f}")
-        width = max(len(window.label) for window in self)
-        lines = [f"{self.video} ({self.duration:.1f} s, {self.model}, {len(self)} windows)"]
+        width = max(len(in_line(window.label)) for window in self)
+        lines = [f"{in_line(self.video)} ({self.duration:.1f} s, {self.model}, {len(self)} windows)"]
         lines += [
-            f"  {w.start:{seconds}.2f} to {w.end:{seconds}.2f} s  {w.label:<{width}}  {100 * w.score:5.1f} %"
+            f"  {w.start:{seconds}.2f} to {w.end:{seconds}.2f} s  {in_line(w.label):<{width}}  {100 * w.score:5.1f} %"
             for w in self
         ]
         lines += [f"  note: {note}" for note in self.notes()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import io
@@ -11,15 +12,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .source import IMAGE_SUFFIXES
+from .source import IMAGE_SUFFIXES, is_left_out
 
 # What a folder is searched for. A file of any other name can be given by itself.
 VIDEO_SUFFIXES = (
-    *(".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-    *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+    *(".264", ".265", ".3g2", ".3gp", ".apng", ".asf", ".avi", ".avif", ".divx", ".dv", ".f4v", ".flv", ".gif"),
+    *(".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mkv", ".mov"),
+    *(".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod"),
+    *(".tp", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m"),
 )
 
-_PATHS, _LABELS = ("path", "video", "file"), ("label", "labels")  # columns of a header
+# Columns of a header: of each kind the first that is there. Case, spaces and hyphens do not matter.
+_PATHS = (
+    *("path", "video", "file", "video_path", "file_path", "filepath", "filename", "file_name", "video_name"),
+    *("video_file", "videopath", "videoname", "clip", "clip_path", "clip_name", "url", "uri", "video_url"),
+    *("video_id", "videoid", "clip_id", "youtube_id", "vid", "name", "id"),
+)
+_LABELS = (
+    *("label", "labels", "class", "classes", "class_name", "classname", "category", "action", "target", "targets"),
+    *("label_name", "action_label", "action_name", "category_name", "tag", "tags", "label_id", "label_index"),
+    *("label_idx", "class_id", "class_index", "class_idx", "classid", "category_id", "action_id"),
+)
+_PARTS = re.compile(
+    r"(t|time|frame|segment|clip)?_?(start|begin|end|stop)_?(t|time|times|s|sec|secs|second|seconds|ms|frame|frames)?"
+)
 
 
 @dataclass(frozen=True)
@@ -47,20 +63,22 @@ def read_dataset(
     """Read a list of videos and their labels.
 
     The first line tells which of three forms it is: CSV with a header that has a column ``path`` (or ``video``,
-    ``file``) and a column ``label`` (or ``labels``), among others that are ignored; CSV without one, path and label; or
-    a path, a space and a label, as PySlowFast and MMAction2 have them. A label is the name of a class or its index.
-    Several are separated by ``;`` or ``|``, or are further fields of a line without header.
+    ``file``, ``filename``, ...) and a column ``label`` (or ``class``, ``category``, ``action``, ...), among others that
+    are ignored; CSV without one, path and label, perhaps behind a count of lines; or a path, a space and a label, as
+    PySlowFast and MMAction2 have them. In CSV commas, tabs or semicolons separate. A label is the name of a class or
+    its index, ``2.0`` like ``2``. Several are separated by ``;`` or ``|``, or are further fields of a line without
+    header. Lines that begin with ``#`` are comments.
 
     Args:
-        path: the list, in UTF-8.
+        path: the list, in UTF-8, or in UTF-16 with its mark.
         labels: names of the classes, in the order of their indices.
         root: the folder that the paths start from; None is the list's own.
         multi_label: whether a video may have several labels, or none; None means if any has several. If True, all the
             numbers that end a line with spaces are labels.
 
     Raises:
-        ValueError: the list is empty, lacks a column, names an unknown class, or has no label or several for a video
-            that must have one; the message names the line.
+        ValueError: the list is empty, lacks a column, names an unknown class, has no label or several for a video that
+            must have one, or names parts of videos (columns such as start and end); the message names the line.
         FileNotFoundError: there is no such list, or not one of its videos is there.
     """
     source = Path(path)
@@ -112,7 +130,8 @@ def read_class_folders(
     """Read a folder that has a folder of videos for each class.
 
     A video is a file with a suffix of ``VIDEO_SUFFIXES`` in a class's folder or in one within; a folder within that
-    holds images and no videos is a video too. Hidden files and folders are left out.
+    holds images and no videos is a video too. Links to folders are followed. Hidden files and folders, and what systems
+    leave in folders (``__MACOSX``), are left out.
 
     Args:
         path: the folder.
@@ -123,12 +142,13 @@ def read_class_folders(
 
     Raises:
         FileNotFoundError: there is no such folder.
+        OSError: a folder cannot be read.
         ValueError: it has no folders, a folder without videos, or one that is none of ``labels``.
     """
     root = Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {os.fspath(path)!r}: expected one with a folder for each class")
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not is_left_out(entry.name))
     if not names:
         raise ValueError(f"{root} has no folders: expected one for each class, with its videos")
     classes = {name: index for index, name in enumerate(names if labels is None else labels)}
@@ -145,11 +165,37 @@ def read_class_folders(
     return entries, tuple(classes)
 
 
+def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder in a folder, itself first, and the names of its files, sorted; none that are left out.
+
+    Links to folders are followed. A folder that is reached in several ways, as by a link that leads back, comes once.
+
+    Raises:
+        OSError: one of the folders cannot be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Links last, so that what they lead to keeps its own name.
+        folders[:] = sorted(
+            (name for name in folders if not is_left_out(name)),
+            key=lambda name: (os.path.islink(os.path.join(place, name)), name),
+        )
+        yield place, sorted(name for name in files if not is_left_out(name))
+
+
 def _videos_in(folder: Path) -> Iterator[Path]:
     """The videos in a class's folder, and in the folders within."""
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        suffixes = {name: Path(name).suffix.lower() for name in files if not name.startswith(".")}
+    for place, files in walk(folder):
+        suffixes = {name: Path(name).suffix.lower() for name in files}
         videos = [Path(place, name) for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
         yield from videos
         if not videos and Path(place) != folder and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
@@ -157,40 +203,78 @@ def _videos_in(folder: Path) -> Iterator[Path]:
 
 
 def _read_text(source: Path) -> str:
+    content = source.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise ValueError(f"{source} is no text in UTF-8: expected a list of paths and labels")
-    return text
+        raise ValueError(f"{source} is no text in UTF-8: expected a list of paths and labels, saved as CSV in UTF-8")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    # Lines keep their numbers. Spreadsheets say in a first line what separates cells.
+    return "\n".join("" if re.match(r"\s*#|sep=.$", line) else line for line in lines)
 
 
 def _rows(source: Path, text: str, classes: Mapping[str, int], many: bool) -> Iterator[tuple[int, str, Sequence[str]]]:
     """Line number, path and the fields that hold labels, of each video."""
+    delimiter = _delimiter(text, classes)
+    rows = list(_cells(source, text, delimiter, many))
     columns: tuple[int, int] | None = None
-    for number, (line, cells) in enumerate(_cells(source, text, _delimiter(text, classes), many)):
-        if number == 0 and _is_header(cells, classes):
+    place = 0
+    times: list[int] = []
+    if rows:
+        line, cells = rows[0]
+        if _is_header(cells, classes):
             columns = _columns(source, line, cells)
-            continue
-        place, wanted = columns or (0, 1)
-        if len(cells) <= max(place, wanted) or not cells[place]:
+            times = [i for i, cell in enumerate(cells) if i not in columns and _PARTS.fullmatch(_column(cell))]
+        elif len(rows) > 1 and _is_count(cells) and not _is_count(rows[1][1]):  # pandas' names of columns
+            columns = (1, 2) if not cells[0] else (0, 1)
+        elif len(cells) > 2 and _is_integer(cells[0]) and _is_video(cells[1]):  # pandas' count of the lines
+            place = 1
+        elif len(rows) > 1 and not _is_video(cells[0]) and _is_video(rows[1][1][0]) and not _labels(cells, classes):
+            raise ValueError(
+                f"{source}, line {line}: {', '.join(cells)!r} is no path and label: if these are names of columns, "
+                "call them path and label"
+            )
+    for line, cells in rows[columns is not None :]:
+        where, wanted = columns or (place, place + 1)
+        if len(cells) <= max(where, wanted) or not cells[where]:
             raise ValueError(f"{source}, line {line}: expected a path and a label, got {' '.join(cells)!r}")
-        yield line, cells[place], cells[1:] if columns is None else cells[wanted : wanted + 1]
+        fields = cells[wanted:] if columns is None else cells[wanted : wanted + 1]
+        if any(cells[i : i + 1] not in ([], [""]) for i in times) or (
+            columns is None and len(fields) > 1 and any("." in field and _is_number(field) for field in fields)
+        ):
+            raise ValueError(
+                f"{source}, line {line}: this names a part of a video by its start and end, and lists hold whole "
+                "videos: cut the videos into files, or leave those columns out if they are cut already"
+            )
+        yield line, cells[where], fields
 
 
 def _delimiter(text: str, classes: Mapping[str, int]) -> str:
-    """What separates the cells: comma, tab or space, the first that makes sense of the first line."""
+    """What separates the cells: comma, tab, space or semicolon, the first that makes sense of the first line."""
     first = next((line.strip() for line in text.split("\n") if line.strip()), "")
-    candidates = {
-        delimiter: next(csv.reader([first], delimiter=delimiter)) for delimiter in ",\t" if delimiter in first
-    }
+    candidates = {d: next(csv.reader([first], delimiter=d)) for d in ",\t" if d in first}
     candidates[" "] = first.rsplit(None, 1)
+    if ";" in first:  # last, since it separates labels as well
+        candidates[";"] = next(csv.reader([first], delimiter=";"))
     for delimiter, cells in candidates.items():
-        labels = _split(cells[1:], classes)
-        if _is_header(cells, classes) or (labels and all(label in classes or _is_integer(label) for label in labels)):
+        names = set(map(_column, cells))
+        if _is_header(cells, classes) and not (names.isdisjoint(_PATHS) or names.isdisjoint(_LABELS)):
             return delimiter
-    return next(iter(candidates))
+    for delimiter, cells in candidates.items():
+        if _is_header(cells, classes) or _labels(cells, classes):
+            return delimiter
+    return next(
+        (d for d, cells in candidates.items() if len(cells) > 1 and _is_video(cells[0])), next(iter(candidates))
+    )
+
+
+def _labels(cells: Sequence[str], classes: Mapping[str, int]) -> bool:
+    """Whether what follows the first cell is labels, names of known classes or indices."""
+    labels = _split(cells[1:], classes)
+    return bool(labels) and all(label in classes or _is_integer(label) for label in labels)
 
 
 def _cells(source: Path, text: str, delimiter: str, many: bool) -> Iterator[tuple[int, list[str]]]:
@@ -203,7 +287,7 @@ def _cells(source: Path, text: str, delimiter: str, many: bool) -> Iterator[tupl
             if words:
                 yield number, [word.strip('"') for word in line.strip().rsplit(None, labels)]
         return
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
     try:
         for cells in rows:
             if any(cell.strip() for cell in cells):
@@ -213,18 +297,38 @@ def _cells(source: Path, text: str, delimiter: str, many: bool) -> Iterator[tupl
 
 
 def _is_header(cells: Sequence[str], classes: Mapping[str, int]) -> bool:
-    names = {cell.strip().lower() for cell in cells}
-    return not names.isdisjoint(_PATHS + _LABELS) and not any(cell in classes for cell in cells[1:])
+    """Whether these are names of columns."""
+    names = {_column(cell) for cell in cells}
+    if names.isdisjoint(_PATHS + _LABELS) or any(map(_is_video, cells)):
+        return False
+    return not any(cell in classes or _is_integer(cell) for cell in cells[1:])
+
+
+def _is_count(cells: Sequence[str]) -> bool:
+    """Whether they are 0, 1, ..., perhaps behind an empty one."""
+    numbers = list(cells[1:] if cells and not cells[0] else cells)
+    return len(numbers) > 1 and numbers == list(map(str, range(len(numbers))))
+
+
+def _is_video(cell: str) -> bool:
+    """Whether it looks like the path of a video."""
+    return "/" in cell or "\\" in cell or cell.lower().endswith(VIDEO_SUFFIXES)
+
+
+def _column(cell: str) -> str:
+    """The name of a column, however it is written."""
+    return re.sub(r"[\s_-]+", "_", cell.strip().lower())
 
 
 def _columns(source: Path, line: int, cells: Sequence[str]) -> tuple[int, int]:
     """Where a header has the path and the label."""
-    names = [cell.lower() for cell in cells]
+    names = [_column(cell) for cell in cells]
     places = []
     for kind in (_PATHS, _LABELS):
         place = next((names.index(name) for name in kind if name in names), None)
         if place is None:
-            raise ValueError(f"{source}, line {line}: no column {' or '.join(kind)} in the header {', '.join(cells)!r}")
+            wanted = " or ".join(kind[:3] if kind is _PATHS else kind[:2])
+            raise ValueError(f"{source}, line {line}: no column {wanted} in the header {', '.join(cells)!r}")
         places.append(place)
     return places[0], places[1]
 
@@ -236,7 +340,11 @@ def _split(fields: Sequence[str], classes: Mapping[str, int]) -> list[str]:
 
 
 def _is_integer(text: str) -> bool:
-    return re.fullmatch("-?[0-9]+", text) is not None
+    return re.fullmatch(r"-?[0-9]+(\.0*)?", text) is not None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]*\.?[0-9]+", text) is not None
 
 
 def _index(where: str, label: str, classes: Mapping[str, int]) -> int:
@@ -244,8 +352,9 @@ def _index(where: str, label: str, classes: Mapping[str, int]) -> int:
     if label in classes:
         return classes[label]
     if _is_integer(label):
-        if 0 <= int(label) < len(classes):
-            return int(label)
+        index = int(label.partition(".")[0])  # 2.0, as pandas writes the numbers of a column that has gaps
+        if 0 <= index < len(classes):
+            return index
         raise ValueError(f"{where}: there is no class {label}, indices go from 0 to {len(classes) - 1}")
     plain = {_plain(name): name for name in classes}
     near = [repr(plain[name]) for name in difflib.get_close_matches(_plain(label), plain)]

@@ -24,8 +24,18 @@ from torch import Tensor
 
 from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
-from .pyav import ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
-from .source import VideoFile, in_one_pass, readable, video_name
+from .pyav import (
+    Interruptible,
+    ToRgb,
+    demuxed,
+    let_go,
+    open_container,
+    reason,
+    stated_size,
+    trusted_formats,
+    video_stream,
+)
+from .source import VideoFile, ask_server, has_index_behind, in_one_pass, is_list, readable, video_name
 from .stamps import Clock, StoredPacket, read_clock
 
 if TYPE_CHECKING:
@@ -119,6 +129,11 @@ class VideoReader:
         self._damage: str | None = None
         self._ready = False
         self._media = readable(video)
+        self._call = Interruptible()
+        self._sends_parts: bool | None = None  # of a server
+        self._head = b""
+        if isinstance(self._media, str):
+            self._sends_parts, self._head = ask_server(self._media)
         self._to_rgb = ToRgb(self._av)
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._clock: Clock | None = None
@@ -153,7 +168,7 @@ class VideoReader:
         """Close the file. May be called twice; frames already returned stay valid."""
         self._current = self._next = None
         self._frames: Iterator[_Stamped] = iter(())
-        if self._opened is not None:
+        if self._opened is not None and not self._call.is_abandoned:
             let_go(*self._opened)
         self._opened = None  # the stream holds the decoder and its threads
 
@@ -260,17 +275,25 @@ class VideoReader:
             self._media.seek(0)
             # What only claims to be a video may name others (a playlist); from memory, it may not open any. Not the
             # argument called options: PyAV before 18 frees too much where streams are found while it opens the file.
-            options = {"protocol_whitelist": "data"}
+            options = {"protocol_whitelist": "data", **trusted_formats(self._av)}
             container = open_container(self._av, self._media, container_options=options)
         elif "://" not in self._media:
             # The file: prefix keeps FFmpeg from reading a colon in the name as a protocol.
-            container = open_container(self._av, f"file:{Path(self._media).absolute()}")
+            file = f"file:{Path(self._media).absolute()}"
+            if is_list(self._media):
+                return self._call(open_container, self._av, file)  # type: ignore[no-any-return]
+            container = open_container(self._av, file, container_options=trusted_formats(self._av))
         else:
             start = time.monotonic()
+            # FFmpeg may ask for the next part on a connection that the server closes unless it is asked to keep it.
+            options = {"multiple_requests": "1"} if self._sends_parts else {}
             try:
-                container = open_container(self._av, self._media, timeout=_SILENCE)
+                container = self._call(
+                    open_container, self._av, self._media, container_options=options, timeout=_SILENCE
+                )
             except self._av.FFmpegError as error:  # whatever FFmpeg makes of half a header
-                raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > _SILENCE)) from error
+                why = reason(error, time.monotonic() - start > _SILENCE)
+                raise VideoDecodeError(self.name, self._out_of_reach() or why) from error
             if container.duration is None and (not stated_size(container) or "hls" in container.format.name):
                 container.close()
                 raise VideoDecodeError(self.name, "a live stream, whose end is not known: read it with LiveReader")
@@ -286,7 +309,7 @@ class VideoReader:
 
     @property
     def _open_parts(self) -> tuple[InputContainer, VideoStream]:
-        if self._opened is None:
+        if self._opened is None or self._call.is_abandoned:
             raise ValueError(f"the reader of {self.name!r} is closed")
         return self._opened
 
@@ -307,7 +330,7 @@ class VideoReader:
             why = f": {self._damage}" if self._damage else ""
             if "webp" in self._file.format.name:
                 why = ": perhaps an animated WebP, which FFmpeg reads from 9 (PyAV 19) on; save it as GIF or MP4"
-            raise VideoDecodeError(self.name, f"no frame can be decoded{why}")
+            raise VideoDecodeError(self.name, self._out_of_reach() or f"no frame can be decoded{why}")
         stamp = self._stamp_of(first.frame)
         self._timed = stamp is not None
         if self._by_dts:
@@ -315,7 +338,7 @@ class VideoReader:
         else:
             self._origin = stamp or 0
         # After a jump in a program stream (.mpg, .vob), where few packets have stamps, FFmpeg guesses new ones.
-        self._seekable = self._timed and self._file.format.name != "mpeg"
+        self._seekable = self._timed and self._file.format.name != "mpeg" and self._sends_parts is not False
         self.height, self.width = self._to_rgb(first.frame).shape[1:]
         self.pixel_aspect = self._pixel_aspect(first.frame)
         self._find_clock()
@@ -363,6 +386,19 @@ class VideoReader:
 
     def _is_local(self) -> bool:
         return not isinstance(self._media, str) or "://" not in self._media
+
+    def _out_of_reach(self) -> str | None:
+        """What to say where a server does not send what is needed first."""
+        if self._sends_parts is not False or not has_index_behind(self._head):
+            return None
+        return (
+            "its index (moov) stands at its end, and the server sends no parts of files (range requests): download it "
+            "first, or save it with the index in front (FFmpeg's -movflags faststart)"
+        )
+
+    def _may_wait(self) -> bool:
+        """Whether reading may wait for a server."""
+        return isinstance(self._media, str) and ("://" in self._media or is_list(self._media))
 
     def _is_doubtful(self) -> bool:
         """Whether the end of what was not read through cannot be right, or is not where the playlist says."""
@@ -455,8 +491,13 @@ class VideoReader:
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets from the present position on; a file that breaks off ends there, with a warning."""
+        packets = demuxed(self._file, self._stream)
         try:
-            yield from demuxed(self._file, self._stream)
+            if not self._may_wait():
+                yield from packets
+                return
+            while (packet := self._call(next, packets, None)) is not None:
+                yield packet
         except self._av.FFmpegError as error:
             self._note_damage(reason(error))
 
@@ -603,7 +644,10 @@ class VideoReader:
         # Ends the reading of packets here: where it ended later, it would take the new one's time limit with it.
         self._frames = iter(())
         self._sought = stamp
-        self._file.seek(stamp, stream=self._stream)
+        if self._may_wait():
+            self._call(self._file.seek, stamp, stream=self._stream)
+        else:
+            self._file.seek(stamp, stream=self._stream)
 
     def _stamp(self, time: float) -> int:
         if self._joined is not None:

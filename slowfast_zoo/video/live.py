@@ -18,12 +18,15 @@ from torch import Tensor
 from slowfast_zoo.errors import VideoDecodeError
 
 from .decode import require_av
-from .pyav import ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
+from .pyav import Interruptible, ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from typing_extensions import Self
 
+
+# Seconds for which closing waits for the thread that reads.
+_FAREWELL = 0.5
 
 # FFmpeg's flag of formats that know no times. It gives their frames some, from a frame rate that it makes up.
 _NO_TIMES = 0x80
@@ -52,8 +55,7 @@ class LiveReader:
             Windows. None finds out by the data.
         options: FFmpeg's options of the format, such as ``{"video_size": "640x480", "framerate": "30"}`` or
             ``{"rtsp_transport": "tcp"}``.
-        timeout: seconds without data after which the source counts as broken. :meth:`close` may take as long where the
-            source is silent.
+        timeout: seconds without data after which the source counts as broken.
         keep: frames kept at most.
 
     Raises:
@@ -86,7 +88,9 @@ class LiveReader:
         settings = {name: str(value) for name, value in (options or {}).items()}
         start = time.monotonic()
         try:
-            container = open_container(av, self.name, format=format, container_options=settings, timeout=timeout)
+            container = Interruptible()(
+                open_container, av, self.name, format=format, container_options=settings, timeout=timeout
+            )
         except av.FFmpegError as error:
             raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > timeout)) from error
         try:
@@ -125,8 +129,8 @@ class LiveReader:
     def close(self) -> None:
         """Stop reading and let go of the source. May be called twice, and from another thread."""
         self._newest.close()
-        # A driver that never returns must not hold up its user; the thread closes the source when it does.
-        self._thread.join(self._timeout + 1)
+        # A source that is silent must not hold up its user; the thread closes it when it wakes.
+        self._thread.join(_FAREWELL)
 
     def __iter__(self) -> Iterator[tuple[float, Tensor]]:
         while (item := self._newest.take(self.name)) is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import queue
 import struct
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 _MATRICES = (1, 4, 7, 9)
 _BT601 = 5
 _FULL_RANGE = 2
+
+# Seconds from one look for Ctrl-C to the next.
+_POLL = 0.2
 
 # FFmpeg's decoders of text for terminals, which draw what any text file says.
 _TEXT = ("ansi", "bintext", "idf", "xbin")
@@ -73,6 +79,72 @@ def open_container(av: ModuleType, media: Any, **options: Any) -> InputContainer
         options["metadata_errors"] = "replace"
     container: InputContainer = av.open(media, **options)
     return container
+
+
+# Demuxers that open what a text names (other files, addresses, ports on which they listen).
+_OPENERS = (
+    *("concat", "dash", "hls", "hds", "imf", "rtsp", "sap", "sdp", "smoothstreaming", "vapoursynth", "avisynth"),
+    *("image2", "lavfi", "webm_dash_manifest", "dvdvideo", "vobsub"),
+)
+
+
+def trusted_formats(av: ModuleType) -> dict[str, str]:
+    """Options of a container that keep FFmpeg from taking a file for one that names others to be opened."""
+    names = [name for name in sorted(av.formats_available) if name not in _OPENERS]
+    return {"format_whitelist": ",".join(names)}
+
+
+class Interruptible:
+    """Makes calls that may wait for a server, so that Ctrl-C is heard meanwhile.
+
+    Python hears of it in the main thread, between two of its own instructions: calls from there are made by another
+    thread. After an interruption that thread still waits, and owns what it was given.
+
+    Attributes:
+        is_abandoned: whether a call was left alone that may still go on.
+    """
+
+    def __init__(self) -> None:
+        self.is_abandoned = False
+        self._tasks: queue.SimpleQueue[Any] | None = None
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What the function returns or raises."""
+        if threading.current_thread() is not threading.main_thread():
+            return function(*args, **kwargs)
+        if self._tasks is None:
+            self._tasks = queue.SimpleQueue()
+            work = (self._tasks, self._answers)
+            threading.Thread(target=_work, args=work, name="slowfast-zoo reader", daemon=True).start()
+            weakref.finalize(self, self._tasks.put, None)
+        self._tasks.put((function, args, kwargs))
+        try:
+            while True:
+                try:
+                    value, error = self._answers.get(timeout=_POLL)
+                    break
+                except queue.Empty:  # Windows hears of Ctrl-C only between two waits
+                    continue
+        except BaseException:
+            self.is_abandoned = True
+            self._tasks.put(None)
+            self._tasks, self._answers = None, queue.SimpleQueue()
+            raise
+        if error is not None:
+            raise error
+        return value
+
+
+def _work(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -> None:
+    while (task := tasks.get()) is not None:
+        function, args, kwargs = task
+        try:
+            answers.put((function(*args, **kwargs), None))
+        except BaseException as error:
+            answers.put((None, error))
+            del error
+        del task, function, args, kwargs  # a container must not live longer for it
 
 
 def let_go(container: InputContainer, stream: VideoStream) -> None:

@@ -15,10 +15,12 @@ import re
 import stat
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPException
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
@@ -36,6 +38,9 @@ VideoInput = VideoFile | NDArray[Any] | Tensor
 # What a folder of images is searched for; anything else in it is left alone.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+# What systems and programs leave in folders, besides what is hidden by a dot.
+_LEFTOVERS = ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found")
+
 # Clips that are looked at ahead of the one being read, so that their frames are read in one pass.
 _AHEAD = 1024
 
@@ -46,8 +51,12 @@ _LISTS = {
     b"#EXTM3U": (".m3u8", ".m3u"),
     b"<MPD": (".mpd",),
     b"<CompositionPlaylist": (".xml",),
+    b"v=0": (".sdp",),
 }
+_ANYWHERE = (b"<MPD", b"<CompositionPlaylist")  # others begin a file
 _HEAD = 4096
+_PLAYLIST = 2**20  # bytes of one that are looked at
+_PATIENCE = 5.0  # seconds that a server has to say whether it sends parts of files
 
 _Frame = TypeVar("_Frame")
 
@@ -120,8 +129,10 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
         if fps is None:
             raise ValueError("an array of frames carries no frame rate: give fps=")
         return FrameSequence(video, fps)
-    if isinstance(video, (str, os.PathLike)) and os.path.isdir(video):
-        return FrameSequence.from_folder(video, 30.0 if fps is None else fps)
+    if isinstance(video, (str, os.PathLike)):
+        place = local_path(os.fspath(video))
+        if place is not None and os.path.isdir(place):
+            return FrameSequence.from_folder(place, 30.0 if fps is None else fps)
     from .decode import VideoReader  # builds on this module, and is not needed for arrays
 
     return VideoReader(video, threads=threads)
@@ -180,7 +191,7 @@ class FrameSequence:
         if not os.path.isdir(name):
             raise FileNotFoundError(errno.ENOENT, "no such folder of images", name)
         try:
-            entries = [entry for entry in Path(name).iterdir() if not entry.name.startswith(".")]
+            entries = [entry for entry in Path(name).iterdir() if not is_left_out(entry.name)]
         except OSError as error:
             raise VideoDecodeError(name, error.strerror or str(error)) from error
         images = sorted((entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
@@ -332,6 +343,11 @@ def _clips(
                 del held[time], uses[time]
 
 
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of this name is left alone where a folder is searched."""
+    return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
 def is_positive(value: Any) -> bool:
     """Whether it is a finite number above 0, of Python's or NumPy's."""
     return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < float("inf")
@@ -348,9 +364,11 @@ def readable(video: VideoFile) -> str | BinaryIO:
     """
     name = video_name(video)
     if isinstance(video, (str, os.PathLike)):
-        if "://" not in name:
-            _check_path(name)
-        return name
+        place = local_path(name)
+        if place is None:
+            return name
+        _check_path(place)
+        return place
     if isinstance(video, (bytes, bytearray, memoryview)):
         file: BinaryIO = io.BytesIO(video)
     elif isinstance(video, (np.ndarray, Tensor)):
@@ -384,13 +402,90 @@ def _check_path(path: str) -> None:
         raise VideoDecodeError(path, "the file is empty")
     with open(path, "rb") as file:
         head = file.read(_HEAD)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for start, suffixes in _LISTS.items():
-        if start in head and not path.lower().endswith(suffixes):
+        is_one = start in head if start in _ANYWHERE else text.startswith(start)
+        if is_one and not path.lower().endswith(suffixes):
             raise VideoDecodeError(
                 path,
                 f"it is a list of other files ({suffixes[0][1:]}), which is only read where its name ends in "
                 f"{' or '.join(suffixes)}",
             )
+    if text.startswith(b"#EXTM3U") and (endless := _endless_playlist(path)):
+        raise VideoDecodeError(
+            path,
+            f"the playlist{'' if endless == path else f' {endless} in it'} has no end (#EXT-X-ENDLIST), so more may "
+            "come: read it with LiveReader, or end it with that line",
+        )
+
+
+def _endless_playlist(path: str, depth: int = 1) -> str | None:
+    """The playlist of a file, or of one that it names, that lists pictures but no end; None where all have one."""
+    try:
+        with open(path, "rb") as file:
+            lines = [line.strip() for line in file.read(_PLAYLIST).decode(errors="replace").splitlines()]
+    except OSError:
+        return None  # told when FFmpeg comes to it
+    if any(line.startswith("#EXTINF") for line in lines):
+        # Where all is not read, the end is not seen.
+        is_whole = os.path.getsize(path) <= _PLAYLIST
+        return path if is_whole and "#EXT-X-ENDLIST" not in lines else None
+    named = [line for line in lines if line and not line.startswith("#") and "://" not in line]
+    for name in named if depth else []:
+        if found := _endless_playlist(os.path.join(os.path.dirname(path), name), depth - 1):
+            return found
+    return None
+
+
+def is_list(path: str) -> bool:
+    """Whether a file is called as lists of other files are, which FFmpeg then opens."""
+    return path.lower().endswith(tuple(suffix for suffixes in _LISTS.values() for suffix in suffixes))
+
+
+def local_path(video: str) -> str | None:
+    """The path of a video that is named by a path or by a ``file:`` URL; None of any other URL."""
+    if video[:5].lower() != "file:" or os.path.lexists(video):
+        return None if "://" in video else video
+    if urlsplit(video).netloc.lower() not in ("", "localhost"):
+        return video  # there is no such file, which is told where it is opened
+    # Not the path that urlsplit finds: programs that escape nothing write # and ? in names.
+    plain = video[5:]
+    if plain.startswith("//"):
+        plain = "/" + plain[2:].partition("/")[2]
+    path = plain if os.path.lexists(plain) else unquote(plain, errors="surrogateescape")
+    has_drive = os.name == "nt" and re.match("/[A-Za-z]:", path)
+    return path[1:] if has_drive else path
+
+
+def ask_server(url: str) -> tuple[bool | None, bytes]:
+    """Whether a web server sends parts of a file where they are asked for, and how the file begins.
+
+    None where that is not found out, as of other servers.
+    """
+    import urllib.request
+
+    if not url.lower().startswith(("http://", "https://")):
+        return None, b""
+    try:
+        request = urllib.request.Request(url, headers={"Range": "bytes=0-"})
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            sends_parts = {200: False, 206: True}.get(answer.status)
+            return sends_parts, answer.read1(_HEAD)
+    except (OSError, ValueError, HTTPException):
+        return None, b""
+
+
+def has_index_behind(head: bytes) -> bool:
+    """Whether a file that begins so is an MP4 or MOV file whose index comes after the pictures."""
+    place = 0
+    while place + 8 <= len(head):  # boxes: their size and name
+        size, kind = int.from_bytes(head[place : place + 4], "big"), head[place + 4 : place + 8]
+        if kind == b"mdat":
+            return place > 0
+        if kind == b"moov" or size < 8:
+            return False
+        place += size
+    return False
 
 
 def _natural(path: Path) -> tuple[list[Any], str]:

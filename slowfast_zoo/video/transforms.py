@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,10 @@ _JITTER = 320 / 256
 _CONVENTIONS = ("pyslowfast", "mmaction2")
 
 _CROPS = (1, 3, "full")
+
+# From this ratio of the sides on, only those parts of a frame are resized that crops show: a strip of 4000 x 2 pixels
+# would become one of 512000 x 256.
+_STRIP = 16
 
 
 @dataclass(frozen=True)
@@ -140,14 +144,21 @@ class ClipTransform:
             flip = self.flip and bool(torch.rand(()) < 0.5)
         size = self._size(height, width, scale)
         boxes = self._boxes(*size)
+        self.check_shape(height, width)
         # Few at a time: a whole clip of large frames in float32 would need four times its memory.
-        views = [_cropped(_resized(few, size), boxes) for few in torch.split(frames, 8)]
+        if _is_strip(height, width):
+            views = [torch.stack([_resized_part(few, size, box) for box in boxes]) for few in torch.split(frames, 8)]
+        else:
+            views = [_cropped(_resized(few, size), boxes) for few in torch.split(frames, 8)]
         clip = torch.cat(views, dim=1)  # (crops, T, C, crop, crop)
         normalised = self._normalised(clip.flip(-1) if flip else clip)
         return normalised if self.crops == 3 else normalised[0]
 
     def resize(self, frames: Tensor) -> Tensor:
         """The first half of testing: frames with their shorter side at ``scale``, still RGB with values 0 to 255.
+
+        Of a frame that is a strip, one side 16 times as long as the other or more, only the parts are given that crops
+        show, one behind another.
 
         Args:
             frames: uint8 (C, H, W) or (T, C, H, W), RGB.
@@ -161,7 +172,15 @@ class ClipTransform:
         """
         self._check_testing()
         self._check(frames, single=True)
-        return _resized(frames, self._size(frames.shape[-2], frames.shape[-1], self.scale))
+        height, width = frames.shape[-2:]
+        self.check_shape(height, width)
+        size = self._size(height, width, self.scale)
+        if not _is_strip(height, width):
+            return _resized(frames, size)
+        # Three crops side by side are where crops of a whole frame of that size would be.
+        boxes = replace(self, crops=3)._boxes(*size)
+        whole = [(y, 0, self.crop, size[1]) if height > width else (0, x, size[0], self.crop) for y, x, *_ in boxes]
+        return torch.cat([_resized_part(frames, size, box) for box in whole], dim=-2 if height > width else -1)
 
     def views(self, frames: Tensor) -> Tensor:
         """The second half of testing: the normalised views of a clip whose frames :meth:`resize` has resized.
@@ -187,6 +206,19 @@ class ClipTransform:
             raise ValueError(f"expected {wanted}, h and w at least {least}; got shape {tuple(frames.shape)}")
         require_torchvision()
         return self._normalised(_cropped(frames, self._boxes(frames.shape[2], frames.shape[3])))
+
+    def check_shape(self, height: int, width: int) -> None:
+        """Refuse frames that are strips where the whole of them would be seen.
+
+        Raises:
+            ValueError: they are, and it would.
+        """
+        if self.crops == "full" and _is_strip(height, width):
+            size = self._size(height, width, self.scale)
+            raise ValueError(
+                f"frames of {width} x {height} pixels would be {size[1]} x {size[0]} with their shorter side at "
+                f"{self.scale}: too many for the full frame, so use 1 or 3 crops"
+            )
 
     def _size(self, height: int, width: int, scale: int) -> tuple[int, int]:
         return resized_size(height, width, scale, "pyslowfast" if self.training else self.convention)
@@ -249,6 +281,25 @@ def resized_size(height: int, width: int, scale: int, convention: str = "pyslowf
     if height <= width:
         return scale, int(width / height * scale)
     return int(height / width * scale), scale
+
+
+def _is_strip(height: int, width: int) -> bool:
+    return max(height, width) >= _STRIP * min(height, width)
+
+
+def _resized_part(frames: Tensor, size: tuple[int, int], box: tuple[int, int, int, int]) -> Tensor:
+    """The crop (y, x, height, width) of what :func:`_resized` gives, from those pixels alone that it shows."""
+    y, x, height, width = box
+    for dim, (out, start, length) in ((-2, (size[0], y, height)), (-1, (size[1], x, width))):
+        old = frames.shape[dim]
+        # As torch's own interpolation computes them.
+        steps = torch.arange(start, start + length, dtype=torch.float32, device=frames.device)
+        places = ((steps + 0.5) * torch.tensor(old / out, dtype=torch.float32) - 0.5).clamp(0, old - 1)
+        below = places.floor().long()
+        share = (places - below).view(-1, *[1] * (-1 - dim))
+        low, high = (frames.index_select(dim, index).float() for index in (below, (below + 1).clamp(max=old - 1)))
+        frames = low + (high - low) * share
+    return frames
 
 
 def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
