@@ -52,10 +52,16 @@ def test_lists_are_read_however_they_were_written(text: str | bytes, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,start,end,label\na.mp4,0,2,run\na.mp4,2,4,run\n", "line 2: this names a part of a video"),
-        ("label,video,time_start,time_end,split\nrun,a.mp4,1,11,val\n", "line 2: this names a part of a video"),
-        ("path,label,start_frame,end_frame\na.mp4,run,0,30\n", "line 2: this names a part of a video"),
-        ("a.mp4,0.0,2.5,1\na.mp4,2.5,5.0,1\n", "line 1: this names a part of a video"),
+        (
+            "path,label,start_frame,end_frame\na.mp4,run,0,30\n",
+            "line 1: the column 'start_frame' does not count seconds",
+        ),
+        ("path,start_ms,end_ms,label\na.mp4,0,30,run\n", "line 1: the column 'start_ms' does not count seconds"),
+        ("a.mp4,0.0,2.5,1\na.mp4,2.5,5.0,1\n", "line 1: this seems to name a part of a video"),
+        ("path,start,end,label\na.mp4,soon,2,run\n", "line 2: 'soon' is no time: expected seconds"),
+        ("path,start,end,label\na.mp4,1,2,run\na.mp4,4,2,run\n", "line 3: a segment begins .* not from 4 s to 2 s"),
+        ("path,start,end,label\na.mp4,-1,2,run\n", "line 2: a segment begins at 0 s or later"),
+        ("path,label\nb, c.mp4,walk\n", "line 2: there are 3 cells, and 2 in the header"),
         ("footage,what\na.mp4,run\n", "line 1: 'footage, what' is no path and label"),
         ("footage,label\na.mp4,run\n", "line 1: no column path"),
     ],

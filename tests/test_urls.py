@@ -168,8 +168,8 @@ def interrupted(script: str) -> int:
         "LiveReader('http://127.0.0.1:{port}/a.mp4', timeout=1000)",
         "LiveReader('{fifo}', timeout=1000)",
         "with LiveReader('{stalling}', timeout=1000) as reader: list(reader)",
-        "run = slowfast_zoo.cli.main; raise SystemExit(run(['predict', 'tcp://127.0.0.1:{port}']))",
-        "run = slowfast_zoo.cli.main; raise SystemExit(run(['explain', 'tcp://127.0.0.1:{port}', '--output', '{fifo}.png']))",
+        "exit(slowfast_zoo.cli.main(['predict', 'tcp://127.0.0.1:{port}']))",
+        "exit(slowfast_zoo.cli.main(['explain', 'tcp://127.0.0.1:{port}', '--output', '{fifo}.png']))",
     ],
 )
 def test_ctrl_c_is_heard_whatever_is_waited_for(script: str, silent: int, tmp_path: Path) -> None:

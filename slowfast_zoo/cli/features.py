@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ from .videos import (
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference import Features, VideoClassifier
+    from slowfast_zoo.video import Segment
+
+_LISTS = (".csv", ".tsv")
 
 
 def add_command(commands: Any) -> None:
@@ -33,7 +38,13 @@ def add_command(commands: Any) -> None:
         "same command goes on where it was stopped; videos that cannot be read are told of and left out, and the exit "
         "code is then 2.",
     )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help=WORDS_HELP)
+    parser.add_argument(
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help=f"{WORDS_HELP}; or a table (.csv, .tsv) with a column path, and perhaps start and end in seconds, each "
+        "line of which is a segment",
+    )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the files go; made if need be")
     parser.add_argument(
         "--format",
@@ -70,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Compute what is missing; a bad file among several is told of and skipped."""
     from slowfast_zoo.inference import VideoClassifier
 
-    videos = find_videos(args.videos)
+    videos, sources = _find(args.videos)
     if not videos:
         raise ValueError("the list on standard input is empty")
     files = output_files(videos, args.output, f".{args.format}")
@@ -86,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             found: Features | None = None
             with progress.failing(video, OSError):
                 found = classifier.extract_features(
-                    video,
+                    sources.get(video, video),
                     args.window,
                     args.stride,
                     args.fps,
@@ -108,6 +119,27 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{len(written)} written, {len(there)} there already, {len(progress.failed)} failed")
     return 2 if progress.failed else 0
+
+
+def _find(words: Sequence[str]) -> tuple[dict[str, str], dict[str, Segment]]:
+    """The videos and segments that words stand for, and what is opened of each segment, by its name.
+
+    A segment is named as a video would be that had been cut out, so that its file is too.
+    """
+    from slowfast_zoo.video.dataset import read_videos
+
+    lists = [word for word in words if word.lower().endswith(_LISTS) and not os.path.isdir(word)]
+    videos = find_videos(word for word in words if word not in lists)
+    sources: dict[str, Segment] = {}
+    for entry in (entry for name in lists for entry in read_videos(name)):
+        if isinstance(entry.source, str):
+            videos |= find_videos([entry.source])
+            continue
+        stem, suffix = os.path.splitext(entry.video)
+        end = "end" if entry.end is None else f"{entry.end:.10g}"
+        name = f"{stem}.{entry.start or 0:.10g}-{end}{suffix}"
+        videos[name], sources[name] = os.path.dirname(os.path.abspath(entry.video)), entry.source
+    return videos, sources
 
 
 def _settings(args: argparse.Namespace, classifier: VideoClassifier) -> dict[str, Any]:

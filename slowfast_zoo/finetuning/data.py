@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.models import NetworkConfig
-from slowfast_zoo.video import ClipTransform, open_video, random_clip
+from slowfast_zoo.video import ClipTransform, VideoInput, open_video, random_clip
 from slowfast_zoo.video.dataset import LabelledVideo, labels_in_list, read_class_folders, read_dataset
 from slowfast_zoo.video.source import is_left_out
 
@@ -122,10 +122,11 @@ def warn_of(data: Data, *, flip: bool) -> None:
             + (", ..." if len(unseen) > 5 else ""),
             stacklevel=3,
         )
-    both = {entry.video for entry in data.train} & {entry.video for entry in data.val}
+    both = {entry.source for entry in data.train} & {entry.source for entry in data.val}
     if both:
         warnings.warn(
-            f"{len(both)} videos are trained on and validated on, such as {min(both)}: validation will say too much",
+            f"{len(both)} videos are trained on and validated on, such as {min(map(str, both))}: validation will say "
+            "too much",
             stacklevel=3,
         )
 
@@ -318,14 +319,14 @@ class ClipDataset(Dataset[Any]):
         for place in range(index, index + min(self._patience + 1, len(self))):
             entry = self._entries[place % len(self)]
             try:
-                clip = self._clip(entry.video, index)
+                clip = self._clip(entry.source, index)
             except (VideoDecodeError, OSError) as error:
                 bad.append((place % len(self), reason_of(error)))
                 continue
             return Batch(clip[None], self._target(entry), tuple(bad))
         return Batch(None, self._target(self._entries[index]), tuple(bad))
 
-    def _clip(self, video: str, index: int) -> Tensor:
+    def _clip(self, video: VideoInput, index: int) -> Tensor:
         """(C, T, S, S)"""
         place, look = mixed(self._seed, self.epoch, index, count=2)
         generator = torch.Generator().manual_seed(place)

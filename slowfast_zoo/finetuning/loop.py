@@ -387,7 +387,7 @@ class Trainer:
 
         with told_of_memory(settings, self.network, self._device, validating=True):
             predictions = classifier.predict_many(
-                [entries[index].video for index in share],
+                [entries[index].source for index in share],
                 settings.clips,
                 settings.crops,
                 on_error=take_note,
@@ -395,7 +395,7 @@ class Trainer:
             found = {share[prediction.position]: prediction.probabilities.float().numpy() for prediction in predictions}
         if team.sum(torch.tensor(int(has_diverged or not self._is_finite()))):
             raise self._divergence("the network's weights or scores are no finite numbers any more, after")
-        self._skip({entry.name: bad[entry.video] for entry in entries if entry.video in bad}, bar)
+        self._skip({entry.name: bad[str(entry.source)] for entry in entries if str(entry.source) in bad}, bar)
         scores = {index: vector for part in team.gather(found) for index, vector in part.items()}
         if not scores:
             raise ValueError(f"none of the {len(entries)} videos to validate on can be read")

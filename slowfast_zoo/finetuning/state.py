@@ -148,7 +148,7 @@ class OutputFolder:
 
 def digest_of(entries: Sequence[LabelledVideo]) -> str:
     """Other videos or labels have another one."""
-    listed = json.dumps([(entry.name, entry.targets) for entry in entries])
+    listed = json.dumps([(*entry.place, entry.targets) for entry in entries])
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 

@@ -142,12 +142,12 @@ def evaluate(
         skipped: dict[str, str] = {}
 
         def skip(video: Any, error: Exception) -> None:
-            skipped[video] = _reason(error)
+            skipped[str(video)] = _reason(error)
             if on_error is not None:
-                on_error(video, error)
+                on_error(str(video), error)
             bar.advance()
 
-        predictions = classifier.predict_many([chosen[i].video for i in share], clips, crops, on_error=skip)
+        predictions = classifier.predict_many([chosen[i].source for i in share], clips, crops, on_error=skip)
         file = None
         if results is not None and share:
             own = os.fspath(results) + (f".rank{team.rank}" if team.size > 1 else "")
@@ -156,7 +156,7 @@ def evaluate(
             index = share[prediction.position]
             scores = prediction.probabilities.numpy()
             if not np.isfinite(scores).all():
-                video = chosen[index].video
+                video = str(chosen[index].source)
                 skip(video, ValueError(f"{video}: the network's scores are not finite numbers"))
                 continue
             done[index] = scores
@@ -220,7 +220,9 @@ def _summary(
     return Evaluation(
         **vars(metrics),
         **{key: header[key] for key in ("model", "dtype", "clips", "crops", "view_average")},
-        skipped=tuple((entry.name, skipped[entry.video]) for index, entry in enumerate(entries) if index not in done),
+        skipped=tuple(
+            (entry.name, skipped[str(entry.source)]) for index, entry in enumerate(entries) if index not in done
+        ),
     )
 
 
@@ -237,7 +239,8 @@ def _header(
     classifier: VideoClassifier, entries: Sequence[LabelledVideo], clips: int, crops: int | str
 ) -> dict[str, Any]:
     """The first line of a results file: everything that scores depend on."""
-    listed = json.dumps([entry.name for entry in entries])  # not the labels: scores stay right when those are mended
+    # Not the labels: scores stay right when those are mended.
+    listed = json.dumps([entry.name if len(entry.place) == 1 else entry.place for entry in entries])
     return {
         "results": _FORMAT,
         "model": classifier.name,

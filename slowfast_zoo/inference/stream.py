@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast_zoo.video import SOURCE_FPS, ClipSpan, LiveReader, open_video, sliding_windows
+from slowfast_zoo.video import SOURCE_FPS, ClipSpan, LiveReader, Segment, open_video, sliding_windows
 
 Frame = Tensor | NDArray[np.uint8]
 _ROUNDING = 1e-6  # seconds
@@ -163,7 +163,7 @@ def _closing(source: Any) -> Generator[tuple[float, Tensor], None, None]:
 
 
 def _is_video(source: Any) -> bool:
-    known = (str, bytes, bytearray, memoryview, np.ndarray, Tensor, os.PathLike)
+    known = (str, bytes, bytearray, memoryview, np.ndarray, Tensor, os.PathLike, Segment)
     # Cameras of other libraries read, too, but are no files.
     return isinstance(source, known) or (hasattr(source, "read") and hasattr(source, "seekable"))
 

@@ -17,6 +17,7 @@ from .sampling import (
     sliding_windows,
     whole_video,
 )
+from .segment import Segment
 from .source import VideoInput, VideoSource, open_video, video_name
 from .transforms import ClipTransform
 
@@ -27,6 +28,7 @@ __all__ = [
     "ClipTransform",
     "LabelledVideo",
     "LiveReader",
+    "Segment",
     "VideoInput",
     "VideoReader",
     "VideoSource",

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from .source import IMAGE_SUFFIXES, is_left_out
+from .segment import Segment
+from .source import IMAGE_SUFFIXES, is_left_out, local_path
 
 # What a folder is searched for. A file of any other name can be given by itself.
 VIDEO_SUFFIXES = (
@@ -33,9 +35,12 @@ _LABELS = (
     *("label_name", "action_label", "action_name", "category_name", "tag", "tags", "label_id", "label_index"),
     *("label_idx", "class_id", "class_index", "class_idx", "classid", "category_id", "action_id"),
 )
-_PARTS = re.compile(
-    r"(t|time|frame|segment|clip)?_?(start|begin|end|stop)_?(t|time|times|s|sec|secs|second|seconds|ms|frame|frames)?"
-)
+_UNIT = r"_?(t|time|times|timestamp|s|sec|secs|second|seconds|\(s\)|\(sec\)|\(seconds\))?"
+_START = re.compile(rf"(t|time|segment|clip)?_?(start|begin){_UNIT}")
+_END = re.compile(rf"(t|time|segment|clip)?_?(end|stop){_UNIT}")
+_LENGTH = re.compile(rf"(segment|clip)?_?(duration|length){_UNIT}")
+_IN_OTHER_UNITS = re.compile(r"(frame_?(start|begin|end|stop)|(start|begin|end|stop)_?(ms|milliseconds|frames?)).*")
+_EMPTY = ("", "nan", "none", "null", "na", "n/a")
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,47 @@ class LabelledVideo:
         name: the video's path as the list has it.
         video: where it is: that path, from the root, or a URL.
         targets: indices of its classes.
+        start: the second at which it begins, where it is a segment of the video.
+        end: the second at which it ends, likewise; None is the video's own end.
     """
 
     name: str
     video: str
     targets: tuple[int, ...]
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def source(self) -> str | Segment:
+        """What is opened: the video, or its segment."""
+        if self.start is None and self.end is None:
+            return self.video
+        return Segment(self.video, self.start or 0.0, self.end)
+
+    @property
+    def place(self) -> tuple[str | float | None, ...]:
+        """What tells it from others, whatever its labels."""
+        return (self.name,) if self.start is None and self.end is None else (self.name, self.start, self.end)
+
+
+class _Row(NamedTuple):
+    """A line of a list: what it says of a video."""
+
+    line: int
+    name: str
+    labels: Sequence[str]
+    start: float | None
+    end: float | None
+
+
+class _Columns(NamedTuple):
+    """Where a table has what."""
+
+    path: int
+    label: int | None
+    start: int | None = None
+    end: int | None = None
+    length: int | None = None
 
 
 def read_dataset(
@@ -69,6 +110,9 @@ def read_dataset(
     its index, ``2.0`` like ``2``. Several are separated by ``;`` or ``|``, or are further fields of a line without
     header. Lines that begin with ``#`` are comments.
 
+    Columns ``start`` and ``end`` (``time_start``, ``stop``, ...; or ``start`` and ``duration``), in seconds or as
+    ``hours:minutes:seconds``, make each line a segment of its video: two lines of one video are two segments.
+
     Args:
         path: the list, in UTF-8, or in UTF-16 with its mark.
         labels: names of the classes, in the order of their indices.
@@ -78,7 +122,7 @@ def read_dataset(
 
     Raises:
         ValueError: the list is empty, lacks a column, names an unknown class, has no label or several for a video that
-            must have one, or names parts of videos (columns such as start and end); the message names the line.
+            must have one, or times that are none; the message names the line.
         FileNotFoundError: there is no such list, or not one of its videos is there.
     """
     source = Path(path)
@@ -86,21 +130,39 @@ def read_dataset(
     classes = {name: index for index, name in enumerate(labels)}
     folder = source.parent if root is None else Path(root)
     found: list[tuple[int, LabelledVideo]] = []
-    for line, name, fields in _rows(source, text, classes, multi_label is True):
-        indices = [_index(f"{source}, line {line}", label, classes) for label in _split(fields, classes)]
-        video = name if "://" in name else str(folder / name)
-        found.append((line, LabelledVideo(name, video, tuple(dict.fromkeys(indices)))))
+    for row in _rows(source, text, classes, multi_label is True):
+        indices = [_index(f"{source}, line {row.line}", label, classes) for label in _split(row.labels, classes)]
+        targets = tuple(dict.fromkeys(indices))
+        found.append((row.line, LabelledVideo(row.name, _placed(row.name, folder), targets, row.start, row.end)))
     entries = [entry for _, entry in found]
     if not entries:
         raise ValueError(f"{source} has no videos: expected lines of a path and a label")
     if multi_label is None:
         multi_label = any(len(entry.targets) > 1 for entry in entries)
     _check_labels(source, found, multi_label)
-    if not any("://" in entry.video or os.path.exists(entry.video) for entry in entries):
-        raise FileNotFoundError(
-            f"no video of {source} is there, the first would be {entries[0].video}: is root, the folder that their "
-            "paths start from, the right one?"
-        )
+    _check_places(source, entries)
+    return entries
+
+
+def read_videos(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> list[LabelledVideo]:
+    """Read the videos and segments of a list, each once, in a form that :func:`read_dataset` reads; labels may lack.
+
+    Args:
+        path: the list.
+        root: the folder that the paths start from; None is the list's own.
+
+    Raises:
+        ValueError: the list is empty, no text, lacks a column for the path, or has times that are none.
+        FileNotFoundError: there is no such list, or not one of its videos is there.
+    """
+    source = Path(path)
+    folder = source.parent if root is None else Path(root)
+    rows = _rows(source, _read_text(source), {}, False, needs_label=False)
+    entries = [LabelledVideo(row.name, _placed(row.name, folder), (), row.start, row.end) for row in rows]
+    entries = list(dict.fromkeys(entries))
+    if not entries:
+        raise ValueError(f"{source} has no videos: expected lines with the path of one")
+    _check_places(source, entries)
     return entries
 
 
@@ -118,7 +180,7 @@ def labels_in_list(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
         FileNotFoundError: there is no such list.
     """
     source = Path(path)
-    found = {label for _, _, fields in _rows(source, _read_text(source), {}, False) for label in _split(fields, {})}
+    found = {label for row in _rows(source, _read_text(source), {}, False) for label in _split(row.labels, {})}
     if not found:
         raise ValueError(f"{source} has no labels: expected lines of a path and a label")
     return None if all(map(_is_integer, found)) else tuple(sorted(found))
@@ -216,20 +278,20 @@ def _read_text(source: Path) -> str:
     return "\n".join("" if re.match(r"\s*#|sep=.$", line) else line for line in lines)
 
 
-def _rows(source: Path, text: str, classes: Mapping[str, int], many: bool) -> Iterator[tuple[int, str, Sequence[str]]]:
-    """Line number, path and the fields that hold labels, of each video."""
-    delimiter = _delimiter(text, classes)
+def _rows(
+    source: Path, text: str, classes: Mapping[str, int], many: bool, *, needs_label: bool = True
+) -> Iterator[_Row]:
+    """What each line says."""
+    delimiter = _delimiter(text, classes) if needs_label else _delimiter_of_paths(text, classes)
     rows = list(_cells(source, text, delimiter, many))
-    columns: tuple[int, int] | None = None
+    columns: _Columns | None = None
     place = 0
-    times: list[int] = []
     if rows:
         line, cells = rows[0]
         if _is_header(cells, classes):
-            columns = _columns(source, line, cells)
-            times = [i for i, cell in enumerate(cells) if i not in columns and _PARTS.fullmatch(_column(cell))]
+            columns = _columns(source, line, cells, needs_label=needs_label)
         elif len(rows) > 1 and _is_count(cells) and not _is_count(rows[1][1]):  # pandas' names of columns
-            columns = (1, 2) if not cells[0] else (0, 1)
+            columns = _Columns(1, 2) if not cells[0] else _Columns(0, 1)
         elif len(cells) > 2 and _is_integer(cells[0]) and _is_video(cells[1]):  # pandas' count of the lines
             place = 1
         elif len(rows) > 1 and not _is_video(cells[0]) and _is_video(rows[1][1][0]) and not _labels(cells, classes):
@@ -238,18 +300,57 @@ def _rows(source: Path, text: str, classes: Mapping[str, int], many: bool) -> It
                 "call them path and label"
             )
     for line, cells in rows[columns is not None :]:
-        where, wanted = columns or (place, place + 1)
-        if len(cells) <= max(where, wanted) or not cells[where]:
-            raise ValueError(f"{source}, line {line}: expected a path and a label, got {' '.join(cells)!r}")
-        fields = cells[wanted:] if columns is None else cells[wanted : wanted + 1]
-        if any(cells[i : i + 1] not in ([], [""]) for i in times) or (
-            columns is None and len(fields) > 1 and any("." in field and _is_number(field) for field in fields)
-        ):
+        found = columns or _Columns(place, place + 1 if needs_label else None)
+        if len(cells) <= max(found.path, found.label or 0) or not cells[found.path]:
+            wanted = "a path and a label" if needs_label else "a path"
+            raise ValueError(f"{source}, line {line}: expected {wanted}, got {' '.join(cells)!r}")
+        if columns is not None and any(cells[len(rows[0][1]) :]):
             raise ValueError(
-                f"{source}, line {line}: this names a part of a video by its start and end, and lists hold whole "
-                "videos: cut the videos into files, or leave those columns out if they are cut already"
+                f"{source}, line {line}: there are {len(cells)} cells, and {len(rows[0][1])} in the header: put "
+                "quotation marks around what has a separator in it"
             )
-        yield line, cells[where], fields
+        fields = [] if found.label is None else cells[found.label :] if columns is None else [cells[found.label]]
+        if columns is None and len(fields) > 1 and any("." in field and _is_number(field) for field in fields):
+            raise ValueError(
+                f"{source}, line {line}: this seems to name a part of a video by its start and end: name the columns "
+                "in a first line, such as path,start,end,label"
+            )
+        yield _Row(line, cells[found.path], fields, *_times(f"{source}, line {line}", cells, found))
+
+
+def _times(where: str, cells: Sequence[str], columns: _Columns) -> tuple[float | None, float | None]:
+    """Start and end of a segment; None where a line does not say."""
+
+    def seconds(column: int | None) -> float | None:
+        cell = "" if column is None or column >= len(cells) else cells[column]
+        return None if cell.lower() in _EMPTY else _seconds(where, cell)
+
+    start, end = seconds(columns.start), seconds(columns.end)
+    if start is not None and columns.end is None and (length := seconds(columns.length)) is not None:
+        end = start + length
+    if start is not None or end is not None:
+        try:
+            Segment("", start or 0.0, end)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    return start, end
+
+
+def _seconds(where: str, cell: str) -> float:
+    """Of seconds, or of hours, minutes and seconds."""
+    parts = cell.replace(",", ".").split(":")
+    if len(parts) > 3 or not all(re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]*)?", part.strip()) for part in parts):
+        raise ValueError(f"{where}: {cell!r} is no time: expected seconds such as 12.5, or hours:minutes:seconds")
+    seconds = 0.0
+    for part in parts:
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def _delimiter_of_paths(text: str, classes: Mapping[str, int]) -> str:
+    """The same where lines may be paths alone, which may have spaces."""
+    delimiter = _delimiter(text, classes)
+    return "\n" if delimiter == " " and not _is_header(text.strip().split("\n")[0].split(), classes) else delimiter
 
 
 def _delimiter(text: str, classes: Mapping[str, int]) -> str:
@@ -279,6 +380,9 @@ def _labels(cells: Sequence[str], classes: Mapping[str, int]) -> bool:
 
 def _cells(source: Path, text: str, delimiter: str, many: bool) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each line that is not empty."""
+    if delimiter == "\n":
+        yield from ((number, [line.strip()]) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+        return
     if delimiter == " ":
         for number, line in enumerate(text.split("\n"), 1):
             words, labels = line.split(), 1
@@ -320,17 +424,39 @@ def _column(cell: str) -> str:
     return re.sub(r"[\s_-]+", "_", cell.strip().lower())
 
 
-def _columns(source: Path, line: int, cells: Sequence[str]) -> tuple[int, int]:
-    """Where a header has the path and the label."""
+def _placed(name: str, folder: Path) -> str:
+    """Where a video of a list is."""
+    return name if "://" in name else str(folder / name)
+
+
+def _check_places(source: Path, entries: Sequence[LabelledVideo]) -> None:
+    places = (local_path(entry.video) for entry in entries)
+    if not any(place is None or os.path.exists(place) for place in places):
+        raise FileNotFoundError(
+            f"no video of {source} is there, the first would be {entries[0].video}: is root, the folder that their "
+            "paths start from, the right one?"
+        )
+
+
+def _columns(source: Path, line: int, cells: Sequence[str], *, needs_label: bool) -> _Columns:
+    """What a header says."""
     names = [_column(cell) for cell in cells]
-    places = []
+    places: list[int | None] = []
     for kind in (_PATHS, _LABELS):
         place = next((names.index(name) for name in kind if name in names), None)
-        if place is None:
+        if place is None and (needs_label or kind is _PATHS):
             wanted = " or ".join(kind[:3] if kind is _PATHS else kind[:2])
             raise ValueError(f"{source}, line {line}: no column {wanted} in the header {', '.join(cells)!r}")
         places.append(place)
-    return places[0], places[1]
+    for pattern in (_START, _END, _LENGTH):
+        places.append(next((i for i, name in enumerate(names) if i not in places and pattern.fullmatch(name)), None))
+    others = [cell for cell, name in zip(cells, names, strict=True) if _IN_OTHER_UNITS.fullmatch(name)]
+    if others and places[2] is None and places[3] is None:
+        raise ValueError(
+            f"{source}, line {line}: the column {others[0]!r} does not count seconds: segments of videos need the "
+            "columns start and end, in seconds"
+        )
+    return _Columns(places[0] or 0, *places[1:])
 
 
 def _split(fields: Sequence[str], classes: Mapping[str, int]) -> list[str]:
@@ -367,12 +493,12 @@ def _plain(name: str) -> str:
 
 
 def _check_labels(source: Path, found: Sequence[tuple[int, LabelledVideo]], multi_label: bool) -> None:
-    seen: dict[str, tuple[int, LabelledVideo]] = {}
+    seen: dict[tuple[str | float | None, ...], tuple[int, LabelledVideo]] = {}
     for line, entry in found:
         count = len(entry.targets)
         if not multi_label and count != 1:
             raise ValueError(f"{source}, line {line}: expected one label for {entry.name!r}, got {count or 'none'}")
-        before, same = seen.setdefault(entry.name, (line, entry))
+        before, same = seen.setdefault(entry.place, (line, entry))
         if same.targets != entry.targets:
             raise ValueError(
                 f"{source}, line {line}: {entry.name!r} has other labels in line {before}; several labels of a video "

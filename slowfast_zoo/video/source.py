@@ -29,11 +29,13 @@ from torch import Tensor
 
 from slowfast_zoo.errors import VideoDecodeError
 
+from .segment import Segment, SegmentReader
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 VideoFile = str | os.PathLike[str] | bytes | BinaryIO
-VideoInput = VideoFile | NDArray[Any] | Tensor
+VideoInput = VideoFile | NDArray[Any] | Tensor | Segment
 
 # What a folder of images is searched for; anything else in it is left alone.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -111,8 +113,8 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
 
     Args:
         video: a path or URL of a video file, the path of a folder of images (in the natural order of their names), the
-            content of a file as bytes, a file opened in binary mode, or uint8 RGB frames (T, H, W, 3) as an array or
-            tensor.
+            content of a file as bytes, a file opened in binary mode, uint8 RGB frames (T, H, W, 3) as an array or
+            tensor, or a :class:`~slowfast_zoo.video.Segment` of any of these.
         fps: frames per second; needed for an array, 30 unless given for a folder of images, and without effect on a
             file, which says itself when a frame is shown.
         threads: decoder threads at most, for files (:class:`~slowfast_zoo.video.VideoReader`).
@@ -125,6 +127,13 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
             1, or a file object that is closed.
         MissingDependencyError: PyAV is not installed (files only).
     """
+    if isinstance(video, Segment):
+        source = open_video(video.video, fps=fps, threads=threads)
+        try:
+            return SegmentReader(source, video)
+        except BaseException:
+            source.close()
+            raise
     if isinstance(video, (np.ndarray, Tensor)):
         if fps is None:
             raise ValueError("an array of frames carries no frame rate: give fps=")
@@ -140,6 +149,8 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
 
 def video_name(video: VideoInput) -> str:
     """How results and errors name a video: as the caller did, or "<bytes>", "<file>" or "<array>" without a name."""
+    if isinstance(video, Segment):
+        return str(video)
     if isinstance(video, (np.ndarray, Tensor)):
         return "<array>"
     if isinstance(video, (bytes, bytearray, memoryview)):
@@ -363,6 +374,8 @@ def readable(video: VideoFile) -> str | BinaryIO:
         ValueError: it is a file object that is closed.
     """
     name = video_name(video)
+    if isinstance(video, Segment):
+        raise TypeError("expected a video file, got a segment of one: open_video reads those")
     if isinstance(video, (str, os.PathLike)):
         place = local_path(name)
         if place is None:
