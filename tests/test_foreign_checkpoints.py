@@ -154,6 +154,21 @@ def test_where_networks_are(tmp_path: Path, model: Any, how: str, project: str) 
         torch.testing.assert_close(loaded(CLIP), model(CLIP))
 
 
+@pytest.mark.parametrize("before", ["", "module.", "state_dict.net.", "model."])
+def test_a_classifier_beside_its_network(tmp_path: Path, before: str) -> None:
+    """PyTorchVideo's detection networks are one network, with nothing left aside, wherever they stand."""
+    options = {"width": 8, "num_classes": 11, "pretrained": False}
+    model = sfz.create_model("slow_r50_4x16_det.pytorchvideo_ava22", **options)
+    path = tmp_path / "w.pth"
+    torch.save(under(before, upstream.pytorchvideo_detection(model.state_dict())), path)
+    for prefix in (None, before) if before else (None,):
+        loaded = sfz.create_model("slow_r50_4x16_det.pytorchvideo_ava22", **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sfz.load_checkpoint(loaded, path, prefix=prefix)
+        assert same_weights(loaded, model)
+
+
 def test_what_is_left_aside_is_named_once(tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:
     content = PLACES["net, beside losses and metrics"](model.state_dict())
     with pytest.warns(UserWarning, match="left aside") as caught:

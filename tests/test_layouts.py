@@ -52,6 +52,8 @@ LAYOUT_CASES = [
     ("pytorchvideo", "slow_r50_8x8", {}, {}),
     ("pytorchvideo", "c2d_r50_8x8", {}, {"pool_after_res2": True}),
     ("pytorchvideo_in_pyslowfast", "slowfast_r101_8x8", {}, {}),
+    ("pytorchvideo_detection", "slow_r50_4x16_det.pytorchvideo_ava22", {}, {}),
+    ("pytorchvideo_detection", "slowfast_r50_8x8_det.pytorchvideo_ava22", {}, {}),
     ("mmaction2", "slowfast_r50_4x16", {"lateral_norm": False, "slow_frames": "strided"}, {}),
     ("mmaction2", "slowfast_r101_r50_4x16", {"slow_frames": "strided"}, {}),
     ("mmaction2", "i3d_r50_nl_32x2", {"non_local": NonLocalConfig(((), (1, 3), (1, 3, 5), ()), out_bias=False)}, {}),
@@ -71,7 +73,7 @@ def test_layouts(tmp_path: Path, project: str, name: str, overrides: dict[str, A
     """What another project would save of a network comes back as that network, whatever the file is called."""
     model = awake(name, **overrides)
     path = upstream.save(model.state_dict(), project, tmp_path / "weights.bin", **how)
-    assert read_checkpoint(path).layout.name == project.removesuffix("_in_pyslowfast")
+    assert read_checkpoint(path).layout.name == project.removesuffix("_in_pyslowfast").removesuffix("_detection")
     loaded = sfz.create_model(name, checkpoint_path=path, **SMALL, **overrides)
     assert same_weights(loaded, model)
     assert all(torch.is_floating_point(p) and not p.is_meta for p in loaded.parameters())

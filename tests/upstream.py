@@ -96,6 +96,13 @@ def pytorchvideo_in_pyslowfast(state: State) -> State:
     return {f"model.{name}": t for name, t in pytorchvideo(state).items()}
 
 
+def pytorchvideo_detection(state: State) -> State:
+    """``DetectionBBoxNetwork``: the network, and its classifier beside it."""
+    blocks = pytorchvideo({name: t for name, t in state.items() if not name.startswith("head.")})
+    head = {f"detection_head.proj.{part}": state[f"head.fc.{part}"] for part in ("weight", "bias")}
+    return {**{f"model.{name}": t for name, t in blocks.items()}, **head}
+
+
 def mmaction2(state: State) -> State:
     two = any(name.startswith("fast.") for name in state)
     out: State = OrderedDict({"data_preprocessor.mean": torch.zeros(3, 1, 1)})
@@ -170,7 +177,7 @@ def save(state: State, project: str, path: Path, **kwargs: Any) -> Path:
     content: Any = named
     if project in ("pyslowfast", "pytorchvideo_in_pyslowfast"):
         content = {"epoch": 1, "model_state": named, "optimizer_state": {}, "cfg": "MODEL:\n  ARCH: slowfast\n"}
-    elif project == "pytorchvideo":
+    elif project in ("pytorchvideo", "pytorchvideo_detection"):
         content = {"model_state": named}
     elif project == "mmaction2":
         content = {"meta": {}, "state_dict": named}

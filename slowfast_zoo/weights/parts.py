@@ -28,6 +28,8 @@ _WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoi
 _AVERAGE = re.compile(r"(?:^|_)(?:ema|average|averaged|shadow|swa)(?:_|$)", re.IGNORECASE)
 # What the names of networks begin with, for those whose first layer is missing.
 _ROOTS = ("slow", "fast", "pathway", "head", "blocks")
+# PyTorchVideo's detection networks have their classifier beside the network: model.blocks..., detection_head.proj....
+_NETWORK, _CLASSIFIER = "model.", "detection_head.proj.weight"
 # What is no part of any network, and left aside without a word.
 _UNTOLD = re.compile(r"(?:\w*optim\w*|n_averaged|\w*sched\w*)(?:\.|$)", re.IGNORECASE)
 
@@ -132,7 +134,11 @@ def find_parts(content: Content, name: str, prefix: str | None = None) -> list[P
     for full in content.tensors:
         for stem in stems:
             if full == stem or full.endswith(f".{stem}"):
-                places.setdefault(full[: len(full) - len(stem)], stems[stem])
+                place = full[: len(full) - len(stem)]
+                outer = place.removesuffix(_NETWORK)
+                if f".{place}".endswith(f".{_NETWORK}") and f"{outer}{_CLASSIFIER}" in content.tensors:
+                    place = outer
+                places.setdefault(place, stems[stem])
     parts = []
     wanted = None if prefix is None else _WRAPPED.sub("", f"{prefix}.").strip(".")
     if wanted is not None:
