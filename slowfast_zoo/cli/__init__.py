@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         contextlib.redirect_stdout(_Printable(sys.stdout)),
         contextlib.redirect_stderr(_Printable(sys.stderr)),
     ):
-        args = _parser().parse_args(argv)
+        args = make_parser().parse_args(argv)
         warnings.showwarning = _show_warning
         try:
             code: int = args.run(args)
@@ -91,7 +91,8 @@ def in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the program, with all its commands."""
     from slowfast_zoo import __version__
 
     parser = _Parser(prog="slowfast-zoo", description="SlowFast networks for video recognition.")
