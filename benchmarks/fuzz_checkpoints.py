@@ -259,9 +259,9 @@ def child(first: int, last: int, seed: int, folder: Path) -> None:
 
     import slowfast_zoo as sfz
     from slowfast_zoo.errors import WeightsError
+    from slowfast_zoo.storage.container import read_container
+    from slowfast_zoo.storage.shards import read_file
     from slowfast_zoo.weights import read_folder
-    from slowfast_zoo.weights.container import read_container
-    from slowfast_zoo.weights.shards import read_file
 
     network = sfz.create_model("slow_r50_4x16", depths=(1, 1, 1, 1), width=4, num_classes=2)
 

@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 import slowfast_zoo as sfz
 from benchmarks.motion.data import HELDOUT_SEED, HELDOUT_VIDEOS, write_motion_file
-from slowfast_zoo.inference.bench import machine
-from slowfast_zoo.inference.optimize import optimize_for_inference
+from benchmarks.synthetic.motion import MOTION_CLASSES
+from slowfast_zoo.inference.measure.bench import machine
+from slowfast_zoo.inference.optimize.network import optimize_for_inference
 from slowfast_zoo.video import VideoReader, sample_clips
-from slowfast_zoo.video.motion import MOTION_CLASSES
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"
 MODEL = "slowfast_tiny_4x8.motion"

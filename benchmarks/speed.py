@@ -31,8 +31,8 @@ import torch
 from torch import nn
 
 from slowfast_zoo import optimize_for_inference
-from slowfast_zoo.inference.bench import ceiling, cost, has_fast, machine, measure, peak_memory, startup
-from slowfast_zoo.inference.contenders import Contender, Workload
+from slowfast_zoo.inference.measure.bench import ceiling, cost, has_fast, machine, measure, peak_memory, startup
+from slowfast_zoo.inference.measure.contenders import Contender, Workload
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 NETWORKS = ("slowfast_r50_8x8", "slowfast_r50_4x16", "slowfast_r101_8x8", "slow_r50_8x8")

@@ -9,7 +9,7 @@ The same network (slowfast_tiny_4x8), videos, epochs and settings of slowfast_zo
     full      the same weights, all of which are trained
     scratch   random weights, all of which are trained
 
-The videos are generated (slowfast_zoo/video/objects.py) and compressed with H.264; those of the validation have seeds
+The videos are generated (benchmarks/synthetic/objects.py) and compressed with H.264; those of the validation have seeds
 of their own. Clips are 64 x 64. The learning rates are choices: 0.02 where all is trained, 0.05 for the classifier.
 Each seed draws other training videos, initial weights and orders. Runs share the cores, one thread each.
 """
@@ -29,9 +29,9 @@ from typing import Any
 import torch
 
 import slowfast_zoo as sfz
-from slowfast_zoo.inference.bench import machine
+from benchmarks.synthetic.objects import OBJECT_CLASSES, generate_object_video
+from slowfast_zoo.inference.measure.bench import machine
 from slowfast_zoo.video.encode import write_video
-from slowfast_zoo.video.objects import OBJECT_CLASSES, generate_object_video
 
 RESULTS = Path(__file__).parent / "results" / "transfer.json"
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "transfer.png"

@@ -38,10 +38,10 @@ from torch import Tensor
 import slowfast_zoo as sfz
 from benchmarks.motion.data import HELDOUT_SEED, HELDOUT_VIDEOS, write_motion_file
 from benchmarks.speed import merge
-from slowfast_zoo.inference.bench import machine
+from benchmarks.synthetic.motion import MOTION_CLASSES, generate_motion_video
+from slowfast_zoo.inference.measure.bench import machine
 from slowfast_zoo.video import VideoReader, sample_clip, sample_clips
 from slowfast_zoo.video.encode import write_video
-from slowfast_zoo.video.motion import MOTION_CLASSES, generate_motion_video
 
 RESULTS = Path(__file__).parent / "results" / "video.json"
 NETWORKS = ("slowfast_tiny_4x8.motion", "slowfast_r50_8x8")

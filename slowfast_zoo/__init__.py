@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._torchvision import check_torchvision
 from .errors import ExportError, MissingDependencyError, SlowFastZooError, VideoDecodeError, WeightsError
 from .factory import create_model, create_transform, list_models, load_checkpoint, load_image_weights
 from .models import NonLocalConfig, RoIConfig, freeze, unfreeze
+from .utils.torchvision_guard import check_torchvision
+from .utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .finetuning import FinetuneResult, finetune
-    from .inference.classifier import VideoClassifier
-    from .inference.detector import ActionDetector
+    from .inference.classify.classifier import VideoClassifier
+    from .inference.classify.results import Prediction
+    from .inference.detect.detector import ActionDetector
     from .inference.explain import explain
     from .inference.export import export_model
-    from .inference.optimize import optimize_for_inference
-    from .inference.results import Prediction
+    from .inference.optimize.network import optimize_for_inference
     from .timm_registry import register_with_timm
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ActionDetector",
@@ -55,14 +54,14 @@ __all__ = [
 
 # Imported on first use: they are only needed once a network exists.
 _LAZY = {
-    "ActionDetector": ".inference.detector",
-    "Prediction": ".inference.results",
-    "VideoClassifier": ".inference.classifier",
+    "ActionDetector": ".inference.detect.detector",
+    "Prediction": ".inference.classify.results",
+    "VideoClassifier": ".inference.classify.classifier",
     "explain": ".inference.explain",
     "FinetuneResult": ".finetuning",
     "finetune": ".finetuning",
     "export_model": ".inference.export",
-    "optimize_for_inference": ".inference.optimize",
+    "optimize_for_inference": ".inference.optimize.network",
     "register_with_timm": ".timm_registry",
 }
 

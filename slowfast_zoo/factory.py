@@ -15,7 +15,7 @@ from torch import nn
 
 from .errors import WeightsError
 from .models import ARCHITECTURES, FeatureNetwork, NetworkConfig, SlowFastConfig, VideoNetwork, build, unwrapped
-from .video.transforms import ClipTransform
+from .transforms import ClipTransform
 from .weights import (
     Folder,
     WeightsRecord,
@@ -243,6 +243,7 @@ def pretrained_cfg(
     preprocessing["scale"] = preprocessing["scale"] * config.crop // usual.crop
     preprocessing["crop"] = config.crop
     preprocessing["crop_pct"] = config.crop / preprocessing["scale"]  # timm's word for both
+    origin = record or (records().get(folder.based_on) if folder else None)
     labels: Any = folder.labels if folder else record.labels if record else None
     return {
         "architecture": architecture,
@@ -253,8 +254,11 @@ def pretrained_cfg(
         "input_size": (config.in_chans, config.clip_frames, config.crop, config.crop),
         "num_classes": config.num_classes,
         "labels": labels if usual.num_classes == config.num_classes else None,
-        "license": record.license if record else None,
+        "license": origin.license if origin else None,
         "first_conv": first_conv,
         "classifier": "head.fc",
         "paper_ids": "arXiv:1812.03982",
     }
+
+
+VideoNetwork.create = staticmethod(create_model)

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from ._torchvision import require_timm
 from .errors import WeightsError
 from .factory import create_model, list_models, pretrained_cfg
 from .models import ARCHITECTURES, VideoNetwork
+from .storage.hub import hub_file
+from .utils.torchvision_guard import require_timm
 from .weights import read_folder, records
-from .weights.hub_download import hub_file
 
 __all__ = ["register_with_timm"]  # timm.models.register_model adds what it registers
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast_zoo.inference.ava import (
+from slowfast_zoo.inference.evaluation.ava import (
     AvaBoxes,
     AvaRow,
     ava_classes,
@@ -22,7 +22,7 @@ from slowfast_zoo.inference.ava import (
     read_label_map,
     write_ava_csv,
 )
-from slowfast_zoo.inference.frame_map import PROTOCOLS, FrameMAP, frame_map
+from slowfast_zoo.inference.evaluation.frame_map import PROTOCOLS, FrameMAP, frame_map
 
 # Random boxes, and what PySlowFast's copy of the evaluation printed for them.
 SAMPLE = Path(__file__).resolve().parent / "conformance" / "ava"

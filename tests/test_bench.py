@@ -21,8 +21,8 @@ import slowfast_zoo as sfz
 from benchmarks import precision, speed, speed_page
 from benchmarks.cost import gflops_and_parameters
 from slowfast_zoo.cli import main
-from slowfast_zoo.inference import bench
-from slowfast_zoo.inference.contenders import Contender, Workload, prepare, pytorchvideo_network
+from slowfast_zoo.inference.measure import bench
+from slowfast_zoo.inference.measure.contenders import Contender, Workload, prepare, pytorchvideo_network
 from slowfast_zoo.models import ARCHITECTURES
 
 # One thread: nothing here is measured, and threads that wait for each other are slow where cores are shared.

@@ -136,7 +136,7 @@ def test_version_and_help() -> None:
     assert run("--version").stdout == f"slowfast-zoo {sfz.__version__}\n"
     code = """
 import sys
-from slowfast_zoo.cli import main
+from slowfast_zoo.cli.main import main
 try:
     main(["predict", "--help"])
 finally:

@@ -28,8 +28,8 @@ from safetensors.torch import save as save_safetensors
 
 from benchmarks.fuzz_checkpoints import RESULTS, Python2Pickler, valid_files
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.weights.container import read_container
-from slowfast_zoo.weights.pickled import Unread
+from slowfast_zoo.storage.container import read_container
+from slowfast_zoo.storage.pickled import Unread
 
 CODES = ["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2"]
 HUGE = 2**32  # claimed in files of some kB
@@ -614,7 +614,7 @@ def bombs() -> dict[str, bytes]:
 READS_ALL = """
 import json, os, resource, sys
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.weights.container import read_container
+from slowfast_zoo.storage.container import read_container
 
 def status(name):  # in MiB; ru_maxrss would begin with the memory of the parent
     with open("/proc/self/status") as file:

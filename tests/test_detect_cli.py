@@ -15,7 +15,7 @@ from videos import decoded, write_video
 import slowfast_zoo as sfz
 from slowfast_zoo.cli import main
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.inference import person_detector
+from slowfast_zoo.inference.detect import person_detector
 
 CLASSES = ("sit", "stand", "walk")
 BOX = [10.0, 8.0, 60.0, 90.0]

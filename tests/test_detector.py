@@ -15,7 +15,7 @@ from videos import write_video
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import VideoDecodeError, WeightsError
 from slowfast_zoo.inference import ActionDetector
-from slowfast_zoo.inference.person_detector import TorchvisionPersons
+from slowfast_zoo.inference.detect.person_detector import TorchvisionPersons
 from slowfast_zoo.video import open_video
 
 CLASSES = ("sit", "stand", "walk", "run", "jump")

@@ -61,7 +61,7 @@ def test_command_lines(command: str, tmp_path: Path) -> None:
     shutil.copy(sample_clip(), tmp_path / "video.mp4")
     arguments = shlex.split(command, comments=True)[1:]
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from slowfast_zoo.cli import main; sys.exit(main())", *arguments],
+        [sys.executable, "-c", "import sys; from slowfast_zoo.cli.main import main; sys.exit(main())", *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -14,14 +14,8 @@ import numpy as np
 import pytest
 
 from slowfast_zoo.inference import check_plot_path
-from slowfast_zoo.video.encode import (
-    VideoWriter,
-    check_target,
-    check_video_path,
-    keep_inputs,
-    whole_file,
-    write_video,
-)
+from slowfast_zoo.utils.files import check_target, keep_inputs, whole_file
+from slowfast_zoo.video.encode import VideoWriter, check_video_path, write_video
 
 
 def moving_square(frames: int = 8, height: int = 48, width: int = 64) -> np.ndarray:

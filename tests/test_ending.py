@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends processes 
 
 RENDER = """
 import sys
-from slowfast_zoo.cli import main
+from slowfast_zoo.cli.main import main
 words = ["predict", sys.argv[1], "--window", "100", "--stride", "100", "--crops", "1", "--render", sys.argv[2]]
 sys.exit(main(words))
 """
@@ -72,7 +72,7 @@ def test_a_render_that_is_told_to_end(tmp_path: Path, how: int) -> None:
 
 
 def test_a_handler_of_the_user_s_own_is_kept(tmp_path: Path) -> None:
-    from slowfast_zoo.video.encode import whole_file
+    from slowfast_zoo.utils.files import whole_file
 
     def own(*_: object) -> None: ...
 

@@ -20,9 +20,9 @@ from videos import write_video
 import slowfast_zoo as sfz
 from slowfast_zoo.cli import main
 from slowfast_zoo.inference import VideoClassifier
-from slowfast_zoo.inference.confusion import _similar_together, save_confusion_plot
-from slowfast_zoo.inference.evaluate import Evaluation, evaluate
-from slowfast_zoo.inference.metrics import measure
+from slowfast_zoo.inference.draw.confusion import _similar_together, save_confusion_plot
+from slowfast_zoo.inference.evaluation.metrics import measure
+from slowfast_zoo.inference.evaluation.run import Evaluation, evaluate
 from slowfast_zoo.video.dataset import LabelledVideo, read_dataset
 
 ABCD = ("ant", "bee fly", "cat", "dog")
@@ -414,7 +414,7 @@ def test_a_killed_command_goes_on(
     whole = capsys.readouterr().out
     code = f"""
 import os, signal
-from slowfast_zoo.cli import main
+from slowfast_zoo.cli.main import main
 from slowfast_zoo.inference.evaluate import _ResultsFile
 add = _ResultsFile.add
 def add_and_die(self, index, *args):
@@ -447,7 +447,7 @@ def test_two_processes(
     script = f"""
 import os, sys
 import torch.distributed as dist
-from slowfast_zoo.cli import main
+from slowfast_zoo.cli.main import main
 
 words = ["evaluate", {str(dataset)!r}, "--root", {str(folder)!r}, "--crops", "1", *{COMMAND!r}]
 code = main([*words, "--results", "two.jsonl", "--output", "two.json", "--json"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slowfast_zoo.cli import main
-from slowfast_zoo.inference.ava import write_ava_csv
+from slowfast_zoo.inference.evaluation.ava import write_ava_csv
 
 # Random boxes, and what PySlowFast's copy of the evaluation printed for them.
 SAMPLE = Path(__file__).resolve().parent / "conformance" / "ava"

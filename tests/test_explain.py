@@ -19,8 +19,8 @@ from videos import decoded, read_code, write_video
 import slowfast_zoo as sfz
 from slowfast_zoo.cli import explain as command
 from slowfast_zoo.inference import VideoClassifier
+from slowfast_zoo.inference.draw.heat import overlay, save_explanation
 from slowfast_zoo.inference.explain import VideoExplanation, explain, explain_video
-from slowfast_zoo.inference.explain_plot import overlay, save_explanation
 from slowfast_zoo.models.config import FEATURE_NAMES
 
 SIX = ("one", "two", "three", "four", "five", "a $ix with a name that is longer than most")

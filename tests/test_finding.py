@@ -32,9 +32,10 @@ from servers import COMMIT, CdnFile, CdnServer, HubServer, Repo
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.weights import WeightsRecord, checkpoint, download, find_weights, records, source
-from slowfast_zoo.weights.cache import ContentError, DiskError, cache_folder
-from slowfast_zoo.weights.download import Checksum
+from slowfast_zoo.storage import download
+from slowfast_zoo.storage.cache import ContentError, DiskError, cache_folder
+from slowfast_zoo.storage.download import Checksum
+from slowfast_zoo.weights import WeightsRecord, checkpoint, find_weights, records, source
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENT = random.Random(0).randbytes(300_000)
@@ -436,7 +437,7 @@ def test_converted_once(tmp_path: Path, converter: list[Path]) -> None:
 
 
 def test_a_cached_file_is_hashed_once(tmp_path: Path, converter: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from slowfast_zoo.weights import cache
+    from slowfast_zoo.storage import cache
 
     with cdn() as (server, _, url):
         record = upstream(url)
@@ -592,7 +593,7 @@ import dataclasses, hashlib, json, os, sys, time, urllib.request
 from pathlib import Path
 import slowfast_zoo
 from slowfast_zoo.weights import WeightsRecord, find_weights, records, source
-from slowfast_zoo.weights.hub_download import hub_file
+from slowfast_zoo.storage.hub import hub_file
 
 options, cases = json.loads(sys.argv[1])
 time.sleep = lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.02))  # the client's pauses between its tries

@@ -197,7 +197,7 @@ def test_publish(tmp_path: Path) -> None:
     """A dry run uploads nothing; a real one makes a repository that the manifest, so changed, is served from."""
     script = (
         "import json, sys\n"
-        "from slowfast_zoo.cli import main\n"
+        "from slowfast_zoo.cli.main import main\n"
         f"print(json.dumps(main(['publish', {BUNDLED!r}, '--namespace', 'zoo', *{{}}])))"
     )
     with HubServer({}) as server:
@@ -292,7 +292,7 @@ table = {{old.name: new, {BUNDLED!r}: manifest.records()[{BUNDLED!r}]}}
 import slowfast_zoo.weights as weights, slowfast_zoo.weights.checkpoint as checkpoint, slowfast_zoo.factory as factory
 for module in (manifest, weights, factory, checkpoint):
     module.records = lambda: table
-from slowfast_zoo.cli import main
+from slowfast_zoo.cli.main import main
 print(json.dumps(main([*WORDS, "--cache-dir", {str(tmp_path / "cache")!r}])))
 """
 

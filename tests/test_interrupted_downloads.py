@@ -22,9 +22,10 @@ from test_finding import fetch, names, upstream
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import WeightsError
-from slowfast_zoo.weights import download, find_weights, records
-from slowfast_zoo.weights.cache import ContentError
-from slowfast_zoo.weights.download import Checksum
+from slowfast_zoo.storage import download
+from slowfast_zoo.storage.cache import ContentError
+from slowfast_zoo.storage.download import Checksum
+from slowfast_zoo.weights import find_weights, records
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -22,7 +22,7 @@ import torch
 from videos import add_silence, coded_image, read_code, write_audio_only, write_video
 
 from slowfast_zoo.errors import VideoDecodeError
-from slowfast_zoo.inference.stream import windows
+from slowfast_zoo.inference.classify.stream import windows
 from slowfast_zoo.video import live
 from slowfast_zoo.video.decode import VideoReader
 from slowfast_zoo.video.live import LiveReader

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slowfast_zoo.inference.metrics import (
+from slowfast_zoo.inference.evaluation.metrics import (
     Measure,
     average_precision,
     confusion_counts,
@@ -123,7 +123,7 @@ def test_resampled_average_precision_is_that_of_repeated_videos(monkeypatch: pyt
         seen.append(float(statistic(np.bincount(drawn, minlength=videos)[None])[0]))
         return Measure(0, 0, 0)
 
-    monkeypatch.setattr("slowfast_zoo.inference.metrics._bootstrap", spy)
+    monkeypatch.setattr("slowfast_zoo.inference.evaluation.metrics._bootstrap", spy)
     measure(scores, [tuple(row.nonzero()[0].tolist()) for row in positives], list("abcd"), multi_label=True)
     assert seen[0] == pytest.approx(np.nanmean(average_precision(scores[drawn], positives[drawn])))
 

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 import slowfast_zoo
-from slowfast_zoo.video.encode import write_video
-from slowfast_zoo.video.motion import (
+from benchmarks.synthetic.motion import (
     MOTION_CLASSES,
     CameraPath,
     camera_path,
@@ -24,6 +23,7 @@ from slowfast_zoo.video.motion import (
     transformed_label,
     warp,
 )
+from slowfast_zoo.video.encode import write_video
 
 ROOT = Path(__file__).parents[1]
 DIRECTED = [c for c in MOTION_CLASSES if c not in ("static", "shake")]

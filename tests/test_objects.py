@@ -11,12 +11,8 @@ import torch
 from torchvision.ops import box_iou
 
 from benchmarks.objects.evaluate import table, write_table
-from slowfast_zoo.inference.detector import ActionDetector
-from slowfast_zoo.inference.metrics import average_precision
-from slowfast_zoo.video import load_labels
-from slowfast_zoo.video.encode import write_video
-from slowfast_zoo.video.motion import CameraPath
-from slowfast_zoo.video.objects import (
+from benchmarks.synthetic.motion import CameraPath
+from benchmarks.synthetic.objects import (
     OBJECT_ACTIONS,
     OBJECT_CLASSES,
     ObjectsScene,
@@ -27,6 +23,10 @@ from slowfast_zoo.video.objects import (
     generate_object_video,
     generate_objects_scene,
 )
+from slowfast_zoo.inference.detect.detector import ActionDetector
+from slowfast_zoo.inference.evaluation.metrics import average_precision
+from slowfast_zoo.video import load_labels
+from slowfast_zoo.video.encode import write_video
 from slowfast_zoo.weights import find_weights, records
 
 ROOT = Path(__file__).parents[1]

@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from slowfast_zoo.inference.optimize.blocks import FoldedStem
+from slowfast_zoo.inference.optimize.convs import FoldedConv
 from torch import Tensor, nn
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import VideoClassifier
-from slowfast_zoo.inference.optimize import optimize_for_inference
-from slowfast_zoo.layers import folded_conv, onednn
-from slowfast_zoo.layers.folded import FoldedStem
-from slowfast_zoo.layers.folded_conv import FoldedConv
+from slowfast_zoo.inference.optimize.network import convs as folded_conv
+from slowfast_zoo.inference.optimize.network import optimize_for_inference
+from slowfast_zoo.kernels import onednn
 
 NAMES = sfz.list_models()
 # One of each kind: SlowFast, with non-local blocks, one pathway, one thin pathway, temporal strides and pooling, boxes.

@@ -17,8 +17,9 @@ from videos import write_video
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import VideoDecodeError
-from slowfast_zoo.inference import VideoClassifier, pipeline
-from slowfast_zoo.inference.pipeline import BatchRunner
+from slowfast_zoo.inference import VideoClassifier
+from slowfast_zoo.inference.classify import pipeline
+from slowfast_zoo.inference.classify.pipeline import BatchRunner
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from videos import write_video
 
 import slowfast_zoo as sfz
-from slowfast_zoo.cli import _Printable, main
+from slowfast_zoo.cli.main import _Printable, main
 from slowfast_zoo.errors import in_line
 from slowfast_zoo.inference import VideoClassifier
 

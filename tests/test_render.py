@@ -17,8 +17,8 @@ from videos import coded_image, decoded, read_code, write_video
 
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference import ClipPrediction, Timeline
-from slowfast_zoo.inference import render as rendering
-from slowfast_zoo.inference.render import render_video
+from slowfast_zoo.inference.draw import captions as rendering
+from slowfast_zoo.inference.draw.captions import render_video
 from slowfast_zoo.video import ClipSpan, VideoReader
 from slowfast_zoo.video.encode import VideoWriter
 

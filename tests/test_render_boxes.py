@@ -12,8 +12,8 @@ import pytest
 import torch
 from videos import decoded, read_code, write_video
 
-from slowfast_zoo.inference.detector import Detections, KeyFrame
-from slowfast_zoo.inference.render_boxes import _common, _Overlay, _Scene, render_detections
+from slowfast_zoo.inference.detect.detector import Detections, KeyFrame
+from slowfast_zoo.inference.draw.boxes import _common, _Overlay, _Scene, render_detections
 from slowfast_zoo.video import ClipSpan, VideoReader
 
 LABELS = ("walk", "run", "talk to (e.g., self, a person, a group)", "sit")

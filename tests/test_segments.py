@@ -16,7 +16,7 @@ from slowfast_zoo.cli import main
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.finetuning import finetune
 from slowfast_zoo.inference import VideoClassifier
-from slowfast_zoo.inference.evaluate import evaluate
+from slowfast_zoo.inference.evaluation.run import evaluate
 from slowfast_zoo.video import Segment, VideoReader, open_video, video_name
 from slowfast_zoo.video.dataset import LabelledVideo, labels_in_list, read_dataset, read_videos
 

@@ -20,7 +20,8 @@ from videos import coded_image, read_code, write_video
 
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.video.decode import VideoReader
-from slowfast_zoo.video.source import FrameSequence, open_video, video_name
+from slowfast_zoo.video.reading import open_video
+from slowfast_zoo.video.source import FrameSequence, video_name
 
 TIMES = [0.0, 0.51, 0.99, 5.0]
 EXPECTED = [0, 15, 29, 29]

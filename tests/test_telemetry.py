@@ -27,7 +27,7 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 before = dict(os.environ)
 import slowfast_zoo as sfz
-from slowfast_zoo.cli import main
+from slowfast_zoo.cli.main import main
 {work}
 for thread in threading.enumerate():
     if thread is not threading.current_thread():

@@ -14,7 +14,8 @@ from videos import write_video
 
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference import ClipPrediction, Prediction, Timeline, save_prediction_plot
-from slowfast_zoo.inference.timeline_plot import clock, name_lines, save_timeline_plot, segments
+from slowfast_zoo.inference.draw.style import clock
+from slowfast_zoo.inference.draw.timeline import name_lines, save_timeline_plot, segments
 from slowfast_zoo.video import ClipSpan
 
 FIRST, SECOND = (31, 111, 139), (217, 130, 43)  # colours of the best classes

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from slowfast_zoo import _torchvision
+from slowfast_zoo.utils import torchvision_guard as _torchvision
 
 # Imports the library, runs a network, then asks for what needs torchvision; prints what happened as JSON.
 PROBE = """

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from slowfast_zoo import create_transform
 from slowfast_zoo.errors import MissingDependencyError
+from slowfast_zoo.transforms import resized_size
 from slowfast_zoo.video import ClipTransform
-from slowfast_zoo.video.transforms import resized_size
 
 RECORD = {"mean": [0.45, 0.4, 0.35], "std": [0.225, 0.25, 0.2], "scale": 64, "crop": 48, "channel_order": "rgb"}
 

@@ -16,9 +16,9 @@ import av
 import numpy as np
 import pytest
 from servers import CdnFile, CdnServer
+from slowfast_zoo.cli.videos import find_videos
 from videos import read_code, write_video
 
-from slowfast_zoo.cli.videos import find_videos
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.video import open_video
 from slowfast_zoo.video.source import has_index_behind, local_path
@@ -141,7 +141,7 @@ def silent() -> Iterator[int]:
 
 def interrupted(script: str) -> int:
     """The exit code of a script that is sent SIGINT while it waits; it would wait for minutes."""
-    head = "import av, torch, slowfast_zoo.cli\nfrom slowfast_zoo.video import LiveReader, open_video\n"
+    head = "import av, torch, slowfast_zoo.cli.main\nfrom slowfast_zoo.video import LiveReader, open_video\n"
     head += "import slowfast_zoo.video.decode as decode\ndecode._SILENCE = 1000.0\nprint('ready', flush=True)\n"
     process = subprocess.Popen(
         [sys.executable, "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

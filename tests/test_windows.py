@@ -19,7 +19,7 @@ from videos import write_video
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import VideoClassifier
-from slowfast_zoo.inference.stream import windows
+from slowfast_zoo.inference.classify.stream import windows
 from slowfast_zoo.video import open_video, sample_clip
 
 SHORT: dict[str, Any] = {"window": 0.4, "stride": 0.2, "clip_frames": 4}
@@ -321,7 +321,7 @@ def test_the_path_of_a_camera(classify: VideoClassifier, monkeypatch: pytest.Mon
             opened.append((*source, settings))
             raise ConnectionError
 
-    monkeypatch.setattr("slowfast_zoo.inference.stream.LiveReader", Reader)
+    monkeypatch.setattr("slowfast_zoo.inference.classify.stream.LiveReader", Reader)
     for source in ("/dev/video0", Path("/dev/video0")):
         with pytest.raises(ConnectionError):
             classify.stream(source)

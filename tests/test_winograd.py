@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slowfast_zoo.inference.optimize.blocks import FoldedStem
+from slowfast_zoo.inference.optimize.convs import FoldedConv, WinogradConv
 from test_optimize import (
     KINDS,
     assert_close,
@@ -25,10 +27,9 @@ from test_optimize import (
 from torch import Tensor, nn
 
 import slowfast_zoo as sfz
-from slowfast_zoo.inference.optimize import optimize_for_inference
-from slowfast_zoo.layers import folded_conv, onednn, winograd
-from slowfast_zoo.layers.folded import FoldedStem
-from slowfast_zoo.layers.folded_conv import FoldedConv, WinogradConv
+from slowfast_zoo.inference.optimize.network import convs as folded_conv
+from slowfast_zoo.inference.optimize.network import optimize_for_inference
+from slowfast_zoo.kernels import onednn, winograd
 
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(torch.float32), reason="PyTorch without oneDNN's convolutions")
 

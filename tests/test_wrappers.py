@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import slowfast_zoo as sfz
-from slowfast_zoo.inference.network import loaded
+from slowfast_zoo.inference.prepare import loaded
 from slowfast_zoo.models import freeze, unfreeze, unwrapped
 
 

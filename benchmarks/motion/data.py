@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.synthetic.motion import MOTION_CLASSES, generate_motion_video
 from slowfast_zoo.video.encode import write_video
-from slowfast_zoo.video.motion import MOTION_CLASSES, generate_motion_video
 
 SIDE = 128  # shorter side of a stored clip; the network's crop is 112
 FRAMES, STEP = 16, 2 / 30  # frames of a clip and the seconds between them

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from train import MEAN, STD, VARIANTS, make_variant
 
 import slowfast_zoo
+from benchmarks.synthetic.motion import MOTION_CLASSES
 from slowfast_zoo.video import ClipTransform, VideoReader, sample_clips
-from slowfast_zoo.video.motion import MOTION_CLASSES
 
 TRANSFORM = ClipTransform(mean=(MEAN,) * 3, std=(STD,) * 3, scale=112, crop=112, flip=False)
 TITLES = {

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from train import make_variant
 
+from benchmarks.synthetic.motion import MOTION_CLASSES, CameraPath, camera_path, warp
 from slowfast_zoo.video.encode import write_video
-from slowfast_zoo.video.motion import MOTION_CLASSES, CameraPath, camera_path, warp
 
 BUNDLED = Path("slowfast_zoo/weights/bundled/slowfast_tiny_4x8.motion.safetensors")
 START = "<!-- real-video table: written by benchmarks/motion/real_video.py -->"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.synthetic.motion import generate_motion_video
 from slowfast_zoo.video.encode import write_video
-from slowfast_zoo.video.motion import generate_motion_video
 
 MOVES = (
     ("static", 107),

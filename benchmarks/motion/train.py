@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import slowfast_zoo
+from benchmarks.synthetic.motion import MOTION_CLASSES, transformed_label
 from slowfast_zoo.layers import Bottleneck
 from slowfast_zoo.layers.fast_input import weaken
-from slowfast_zoo.video.motion import MOTION_CLASSES, transformed_label
 
 # The Fast pathway of slowfast_tiny_4x8 sees what changes from frame to frame (the paper's Table 5c): with RGB frames
 # the budget is over before its few channels have learnt to look away from what does not move.

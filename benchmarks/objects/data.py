@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from slowfast_zoo.video.encode import whole_file, write_video
-from slowfast_zoo.video.objects import ObjectsScene, generate_objects_scene
+from benchmarks.synthetic.objects import ObjectsScene, generate_objects_scene
+from slowfast_zoo.utils.files import whole_file
+from slowfast_zoo.video.encode import write_video
 
 PARTS = {"train": (0, 1600), "heldout": (20_000_000, 300)}  # first seed, scenes
 

@@ -28,10 +28,10 @@ from tqdm import tqdm
 import slowfast_zoo
 from benchmarks.objects.data import PARTS, read_truth
 from benchmarks.objects.train import NAME
-from slowfast_zoo.inference.ava import AvaBoxes
-from slowfast_zoo.inference.detector import ActionDetector
-from slowfast_zoo.inference.frame_map import FrameMAP, frame_map
-from slowfast_zoo.video.objects import OBJECT_ACTIONS
+from benchmarks.synthetic.objects import OBJECT_ACTIONS
+from slowfast_zoo.inference.detect.detector import ActionDetector
+from slowfast_zoo.inference.evaluation.ava import AvaBoxes
+from slowfast_zoo.inference.evaluation.frame_map import FrameMAP, frame_map
 
 START, END = "<!-- objects table: written by benchmarks/objects/evaluate.py -->", "<!-- end of objects table -->"
 RESAMPLES = 400

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 import slowfast_zoo
 from benchmarks.objects.data import read_truth
+from benchmarks.synthetic.objects import OBJECT_ACTIONS
+from slowfast_zoo.storage.tensors import save_state_dict
+from slowfast_zoo.transforms import resized_size
 from slowfast_zoo.video import VideoReader, keyframe_clips
-from slowfast_zoo.video.objects import OBJECT_ACTIONS
-from slowfast_zoo.video.transforms import resized_size
-from slowfast_zoo.weights.tensors import save_state_dict
 
 NAME, START = "slowfast_tiny_4x8_det", "slowfast_tiny_4x8.motion"
 MEAN, STD = 0.45, 0.225

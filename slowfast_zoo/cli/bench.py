@@ -44,8 +44,8 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from slowfast_zoo.inference import bench
-    from slowfast_zoo.inference.contenders import Workload
+    from slowfast_zoo.inference.measure import bench
+    from slowfast_zoo.inference.measure.contenders import Workload
 
     from .models import _print_table
 
@@ -89,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _contenders(args: argparse.Namespace) -> list[Any]:
     """The ordinary network first: the others' ratios are to it."""
-    from slowfast_zoo.inference.bench import has_fast
-    from slowfast_zoo.inference.contenders import Contender
+    from slowfast_zoo.inference.measure.bench import has_fast
+    from slowfast_zoo.inference.measure.contenders import Contender
 
     dtypes = [args.dtype] if args.dtype else ["float32"]
     if not args.dtype and has_fast("bfloat16", args.device):

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from slowfast_zoo.inference import ActionDetector
-    from slowfast_zoo.inference.render_boxes import render_detections
+    from slowfast_zoo.inference.draw.boxes import render_detections
 
     videos = find_videos(args.videos)
     if not videos:
@@ -190,9 +190,9 @@ def _check(args: argparse.Namespace, videos: list[str]) -> None:
         FileNotFoundError: there is no such file, or folder to write into.
         OSError: nothing can be written there.
     """
-    from slowfast_zoo.inference.ava import read_ava_csv
-    from slowfast_zoo.inference.network import needs_count
-    from slowfast_zoo.video.encode import check_target, keep_inputs
+    from slowfast_zoo.inference.evaluation.ava import read_ava_csv
+    from slowfast_zoo.utils.checks import needs_count
+    from slowfast_zoo.utils.files import check_target, keep_inputs
 
     needs_count(args.top_k, "--top-k")
     if args.boxes not in (None, _FULL):
@@ -228,7 +228,7 @@ def _check_seconds(found: Detections) -> None:
 
 
 def _write_csv(path: str, videos: list[Detections]) -> None:
-    from slowfast_zoo.inference.ava import write_ava_csv
+    from slowfast_zoo.inference.evaluation.ava import write_ava_csv
 
     write_ava_csv(path, ((_name(found.video), *row) for found in videos for row in found.ava_rows()))
     print(f"wrote {path}", file=sys.stderr)
@@ -236,8 +236,9 @@ def _write_csv(path: str, videos: list[Detections]) -> None:
 
 def _renders(videos: dict[str, str], target: str | None) -> dict[str, Path]:
     """Where --render writes, which was given or not."""
-    from slowfast_zoo.inference.render import check_render_path
-    from slowfast_zoo.video.encode import SUFFIXES, keep_inputs
+    from slowfast_zoo.inference.draw.captions import check_render_path
+    from slowfast_zoo.utils.files import keep_inputs
+    from slowfast_zoo.video.encode import SUFFIXES
 
     files = target_files(videos, target, "--render", SUFFIXES) if target else {}
     keep_inputs(files.values(), videos)

@@ -17,9 +17,9 @@ from slowfast_zoo.errors import in_line
 from .videos import add_network_options, add_view_options, network_options, tell_failure, warnings_between_bars
 
 if TYPE_CHECKING:
-    from slowfast_zoo.inference.evaluate import Evaluation
-    from slowfast_zoo.inference.frame_map import FrameMAP
-    from slowfast_zoo.inference.metrics import ClassResult
+    from slowfast_zoo.inference.evaluation.frame_map import FrameMAP
+    from slowfast_zoo.inference.evaluation.metrics import ClassResult
+    from slowfast_zoo.inference.evaluation.run import Evaluation
 
 _SHOWN = 10  # classes and pairs of classes
 _MODEL = "slowfast_tiny_4x8.motion"
@@ -106,7 +106,7 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; in several processes, only the first prints."""
-    from slowfast_zoo.video.encode import check_target, keep_inputs
+    from slowfast_zoo.utils.files import check_target, keep_inputs
 
     for task, options in _OF_TASK.items():
         given = [name for name in options if getattr(args, name) is not None]
@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure_detections(args: argparse.Namespace) -> int:
-    from slowfast_zoo.inference.ava import read_ava_csv, read_exclusions, read_label_map
-    from slowfast_zoo.inference.frame_map import frame_map
+    from slowfast_zoo.inference.evaluation.ava import read_ava_csv, read_exclusions, read_label_map
+    from slowfast_zoo.inference.evaluation.frame_map import frame_map
 
     if args.detections is None:
         raise ValueError("--task ava needs --detections FILE, such as slowfast-zoo detect --csv FILE writes")
@@ -139,10 +139,10 @@ def _measure_detections(args: argparse.Namespace) -> int:
 
 
 def _classify(args: argparse.Namespace) -> int:
-    from slowfast_zoo.inference.classifier import VideoClassifier
-    from slowfast_zoo.inference.confusion import save_confusion_plot
-    from slowfast_zoo.inference.evaluate import evaluate, has_sets, views_of
-    from slowfast_zoo.inference.plot import check_plot_path
+    from slowfast_zoo.inference.classify.classifier import VideoClassifier
+    from slowfast_zoo.inference.draw.confusion import save_confusion_plot
+    from slowfast_zoo.inference.draw.style import check_plot_path
+    from slowfast_zoo.inference.evaluation.run import evaluate, has_sets, views_of
     from slowfast_zoo.video.dataset import read_dataset
 
     with open(args.dataset, "rb"):  # before a network is loaded, not after
@@ -285,7 +285,7 @@ def _results_name(args: argparse.Namespace, model: str, clips: int, crops: int |
 
 
 def _write_report(args: argparse.Namespace, report: str) -> None:
-    from slowfast_zoo.video.encode import whole_file
+    from slowfast_zoo.utils.files import whole_file
 
     if args.output:
         with whole_file(Path(args.output)) as temporary:

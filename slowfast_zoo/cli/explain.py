@@ -53,9 +53,9 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain and write; a name that cannot be written to is refused before the work."""
     from slowfast_zoo.inference import VideoClassifier
+    from slowfast_zoo.inference.draw.heat import check_explanation_path, save_explanation
     from slowfast_zoo.inference.explain import explain_video
-    from slowfast_zoo.inference.explain_plot import check_explanation_path, save_explanation
-    from slowfast_zoo.video.encode import keep_inputs
+    from slowfast_zoo.utils.files import keep_inputs
 
     target = check_explanation_path(args.output)
     keep_inputs([target], [args.video])

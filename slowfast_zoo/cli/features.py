@@ -160,7 +160,7 @@ def _write(file: Path, found: Features, settings: dict[str, Any]) -> None:
     """The file that says that a video is done comes last."""
     import numpy as np
 
-    from slowfast_zoo.video.encode import whole_file
+    from slowfast_zoo.utils.files import whole_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".npz":

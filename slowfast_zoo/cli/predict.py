@@ -195,9 +195,10 @@ class _Files:
     """What --plot, --timeline and --render write. Names that cannot be written to are refused before the work."""
 
     def __init__(self, args: argparse.Namespace, videos: dict[str, str]) -> None:
-        from slowfast_zoo.inference.plot import check_plot_path
-        from slowfast_zoo.inference.render import check_render_path
-        from slowfast_zoo.video.encode import SUFFIXES, keep_inputs
+        from slowfast_zoo.inference.draw.captions import check_render_path
+        from slowfast_zoo.inference.draw.style import check_plot_path
+        from slowfast_zoo.utils.files import keep_inputs
+        from slowfast_zoo.video.encode import SUFFIXES
 
         if (args.window or args.stride) and not (args.timeline or args.render):
             raise ValueError("--window and --stride are for --timeline and --render, and neither was given")
@@ -224,9 +225,9 @@ class _Files:
 
     def write(self, video: str, prediction: Prediction, classifier: VideoClassifier, progress: Progress) -> None:
         """All of one video."""
-        from slowfast_zoo.inference.plot import save_prediction_plot
-        from slowfast_zoo.inference.render import render_video
-        from slowfast_zoo.inference.timeline_plot import save_timeline_plot
+        from slowfast_zoo.inference.draw.captions import render_video
+        from slowfast_zoo.inference.draw.prediction import save_prediction_plot
+        from slowfast_zoo.inference.draw.timeline import save_timeline_plot
 
         args = self._args
         if video in self._plots:
@@ -267,7 +268,7 @@ class _Table:
     SUFFIXES = (".csv", ".json")
 
     def __init__(self, path: Path) -> None:
-        from slowfast_zoo.video.encode import check_target
+        from slowfast_zoo.utils.files import check_target
 
         self.path = check_target(path)
         self._as_json = path.suffix.lower() == ".json"
@@ -290,7 +291,7 @@ class _Table:
             rows.writerow((timeline.video, f"{window.start:.3f}", f"{window.end:.3f}", window.label, *scores))
 
     def _open(self) -> TextIO:
-        from slowfast_zoo.video.encode import whole_file
+        from slowfast_zoo.utils.files import whole_file
 
         temporary = self._stack.enter_context(whole_file(self.path))
         # Names of files may be in no encoding at all.
@@ -309,7 +310,7 @@ def _targets(
     videos: dict[str, str], target: str | None, option: str, suffixes: Sequence[str], check: Callable[[Path], Path]
 ) -> dict[str, Path]:
     """Where an option writes, which was given or not."""
-    from slowfast_zoo.video.encode import keep_inputs
+    from slowfast_zoo.utils.files import keep_inputs
 
     files = target_files(videos, target, option, suffixes) if target else {}
     keep_inputs(files.values(), videos)

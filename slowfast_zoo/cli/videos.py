@@ -196,7 +196,7 @@ def tell_failure(video: VideoInput, error: Exception) -> None:
 
     from slowfast_zoo.errors import in_line
 
-    from . import in_one_line
+    from .text import in_one_line
 
     name, message = in_line(str(video)), in_one_line(error)
     text = message if name in message else f"{name}: {message}"

@@ -65,10 +65,10 @@ def add_commands(commands: Any) -> None:
 def run_download(args: argparse.Namespace) -> int:
     """Fetch and print the files; what fails among several is told of and skipped."""
     from slowfast_zoo.errors import WeightsError
+    from slowfast_zoo.storage.cache import DiskError
     from slowfast_zoo.weights import find_weights
-    from slowfast_zoo.weights.cache import DiskError
 
-    from . import in_one_line
+    from .text import in_one_line
 
     files, failed = {}, False
     for record in _selected(args.names):
@@ -103,7 +103,7 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_publish(args: argparse.Namespace) -> int:
     """Convert, tell what the repository holds, upload if asked, and print what the manifest then says."""
-    from slowfast_zoo.weights.folder import WEIGHTS_FILE, upload
+    from slowfast_zoo.models.saved import WEIGHTS_FILE, upload
 
     if not args.namespace or "/" in args.namespace:
         raise ValueError(
@@ -186,9 +186,9 @@ def _selected(names: list[str]) -> list[WeightsRecord]:
 def _write_folder(args: argparse.Namespace, folder: Path, name: str) -> None:
     """What a repository on the Hub holds: tensors, configuration and record, model card."""
     from slowfast_zoo.factory import create_model
+    from slowfast_zoo.models.saved import WEIGHTS_FILE
+    from slowfast_zoo.utils.files import file_hash
     from slowfast_zoo.weights import convert_file, find_weights, records, save_pretrained
-    from slowfast_zoo.weights.cache import file_hash
-    from slowfast_zoo.weights.folder import WEIGHTS_FILE
     from slowfast_zoo.weights.source import check_source, source_sha256
 
     if args.name not in records():
@@ -217,6 +217,6 @@ def _print_files(folder: Path) -> None:
 
 
 def _size_and_hash(path: Path) -> tuple[int, str]:
-    from slowfast_zoo.weights.cache import file_hash
+    from slowfast_zoo.utils.files import file_hash
 
     return path.stat().st_size, file_hash(path)

@@ -19,9 +19,9 @@ from .settings import BatchNorm, Precision, Settings, is_real, is_whole
 
 if TYPE_CHECKING:
     from slowfast_zoo.models import VideoNetwork
+    from slowfast_zoo.utils.distributed import Team
 
     from .data import Data, VideoList
-    from .team import Team
 
 __all__ = ["FinetuneResult", "finetune"]
 
@@ -168,11 +168,11 @@ def finetune(
         WeightsError: the weights cannot be found or loaded.
         MissingDependencyError: something to read, train or show with is not installed.
     """
-    from slowfast_zoo._torchvision import require_timm, require_torchvision
+    from slowfast_zoo.utils.distributed import processes
+    from slowfast_zoo.utils.torchvision_guard import require_timm, require_torchvision
 
     from .curves import require_tensorboard
     from .data import read_data, warn_of
-    from .team import processes
 
     settings = Settings(
         epochs=epochs,
@@ -244,12 +244,13 @@ def _train(
     tensorboard: bool,
     progress: bool,
 ) -> FinetuneResult:
+    from slowfast_zoo.utils.distributed import device_of
+
     from .curves import Board
     from .data import ClipDataset
     from .loop import Trainer
     from .network import described, fitting_network, prepare
     from .state import BEST, BOARD, LAST, OutputFolder, digest_of
-    from .team import device_of
 
     place = device_of(device, team)
     with _own_randomness(settings.seed, place):

@@ -13,9 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from slowfast_zoo.errors import MissingDependencyError
-from slowfast_zoo.inference.plot import INK, PALE
-from slowfast_zoo.video.encode import whole_file
-from slowfast_zoo.weights.tensors import write_whole
+from slowfast_zoo.inference.draw.style import INK, PALE
+from slowfast_zoo.utils.files import whole_file, write_whole
 
 Row = Mapping[str, float]
 

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, cast
 
@@ -19,17 +19,16 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from slowfast_zoo.errors import MissingDependencyError
-from slowfast_zoo.inference.classifier import VideoClassifier
-from slowfast_zoo.inference.metrics import average_precision, rank_of
-from slowfast_zoo.inference.pipeline import NotFiniteError
+from slowfast_zoo.inference.classify.classifier import VideoClassifier
+from slowfast_zoo.inference.classify.pipeline import NotFiniteError, is_out_of_memory
+from slowfast_zoo.inference.evaluation.metrics import average_precision, rank_of
 from slowfast_zoo.models import VideoNetwork
+from slowfast_zoo.utils.distributed import Team
 
 from .curves import Board, draw_curves, write_metrics
 from .data import ClipDataset, Data, collate, mixed, reason_of
-from .memory import told_of_memory
 from .settings import Settings
 from .state import BEST, CURVES_FILE, LAST, METRICS_FILE, OutputFolder
-from .team import Team
 
 # timm's types cannot be followed: its modules do not say what they export.
 _data, _loss, _optim, _scheduler, _utils = (
@@ -519,3 +518,49 @@ class _Bar:
         """A warning beside the bar."""
         with self._bar.external_write_mode():
             warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+_SMALLER = "take a smaller crop or network"
+
+
+@contextmanager
+def told_of_memory(
+    settings: Settings, network: VideoNetwork[Any], device: torch.device, *, validating: bool = False
+) -> Iterator[None]:
+    """Out of memory says what to lower.
+
+    Raises:
+        MemoryError: something in the context did not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "DataLoader worker" in str(error):
+            raise MemoryError(
+                "a process that decodes videos was ended, probably for its memory: lower workers"
+            ) from error
+        if not is_out_of_memory(error):
+            raise
+        config = network.config
+        # In validation the classifier has tried fewer clips by itself, down to one.
+        clips = "a single clip of validation" if validating else f"a batch of {settings.batch_size} clips"
+        remedies = _of_validation(settings) if validating else _of_training(settings, network)
+        raise MemoryError(
+            f"{clips} ({config.clip_frames} frames, crop {config.crop}) does not fit in the memory of {device}: "
+            f"{', or '.join(remedies)}"
+        ) from error
+
+
+def _of_validation(settings: Settings) -> list[str]:
+    return ["set crops to 1"] if settings.crops == "full" else [_SMALLER]
+
+
+def _of_training(settings: Settings, network: VideoNetwork[Any]) -> list[str]:
+    remedies = []
+    if settings.batch_size > settings.least_batch:
+        remedies.append("lower batch_size and raise accumulate as much")
+    if not any(getattr(module, "grad_checkpointing", False) for module in network.modules()):
+        remedies.append("set grad_checkpointing")
+    if settings.amp is None:
+        remedies.append('set amp to "bfloat16"')
+    return remedies or [_SMALLER]

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from slowfast_zoo.factory import create_model, create_transform
-from slowfast_zoo.inference.network import labels_of, model_name
+from slowfast_zoo.inference.prepare import labels_of, model_name
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.models import VideoNetwork, unwrapped
 from slowfast_zoo.models.freezing import freeze
 from slowfast_zoo.models.network import MIN_SIDE
+from slowfast_zoo.models.saved import check_savable
 from slowfast_zoo.video import ClipTransform
-from slowfast_zoo.weights.folder import check_savable
 
 from .data import Data
 from .settings import SPLIT_CLIPS, Settings

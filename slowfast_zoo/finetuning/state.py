@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from slowfast_zoo.ending import unwound_when_ended
 from slowfast_zoo.models import VideoNetwork
+from slowfast_zoo.models.saved import CONFIG_FILE, WEIGHTS_FILE, save_pretrained
+from slowfast_zoo.utils.files import whole_file
+from slowfast_zoo.utils.signals import unwound_when_ended
 from slowfast_zoo.video.dataset import LabelledVideo
-from slowfast_zoo.video.encode import whole_file
-from slowfast_zoo.weights.folder import CONFIG_FILE, WEIGHTS_FILE, save_pretrained
 
 STATE_FILE, METRICS_FILE, CURVES_FILE = "state.pt", "metrics.csv", "curves.png"
 BEST, LAST, BOARD = "best", "last", "tensorboard"

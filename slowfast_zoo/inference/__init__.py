@@ -1,16 +1,17 @@
 """Predictions out: classifying videos, detecting actions, evaluating datasets, and showing the results."""
 
-from .classifier import VideoClassifier
-from .confusion import save_confusion_plot
-from .detector import ActionDetector, Detections, KeyFrame
-from .evaluate import Evaluation, evaluate
+from .classify.classifier import VideoClassifier
+from .classify.results import ClipPrediction, Features, Prediction, Timeline, describe_views
+from .detect.detector import ActionDetector, Detections, KeyFrame
+from .draw.boxes import render_detections
+from .draw.captions import render_video
+from .draw.confusion import save_confusion_plot
+from .draw.heat import save_explanation
+from .draw.prediction import save_prediction_plot
+from .draw.style import check_plot_path
+from .draw.timeline import save_timeline_plot
+from .evaluation.run import Evaluation, evaluate
 from .explain import Explanation, VideoExplanation, explain, explain_video
-from .explain_plot import save_explanation
-from .plot import check_plot_path, save_prediction_plot
-from .render import render_video
-from .render_boxes import render_detections
-from .results import ClipPrediction, Features, Prediction, Timeline, describe_views
-from .timeline_plot import save_timeline_plot
 
 __all__ = [
     "ActionDetector",

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from slowfast_zoo.errors import in_line
 from slowfast_zoo.layers import as_rois
 from slowfast_zoo.models import NetworkConfig, VideoNetwork, unwrapped
-from slowfast_zoo.models.config import FEATURE_NAMES, STAGES
+from slowfast_zoo.models.config import FEATURE_NAMES
+from slowfast_zoo.models.validation import STAGES
 from slowfast_zoo.video import (
     ClipSpan,
     ClipTransform,
@@ -28,7 +29,7 @@ from slowfast_zoo.video import (
 )
 
 if TYPE_CHECKING:
-    from .classifier import VideoClassifier
+    from .classify.classifier import VideoClassifier
 
 _SCALE = 1024.0  # of the logit, so that its gradients do not vanish in float16
 _NO_LAYER = f"layer must be one of {', '.join(STAGES)}, not {{!r}}"

@@ -21,15 +21,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from slowfast_zoo.ending import unwound_when_ended
 from slowfast_zoo.errors import ExportError, MissingDependencyError
 from slowfast_zoo.factory import create_model
 from slowfast_zoo.models import FeatureNetwork, unwrapped
 from slowfast_zoo.models.network import MIN_SIDE
 from slowfast_zoo.models.wrappers import whole
+from slowfast_zoo.utils.signals import unwound_when_ended
+from slowfast_zoo.utils.version import __version__
 
-from .network import labels_of, model_name
-from .optimize import copy_of
+from .optimize.network import copy_of
+from .prepare import labels_of, model_name
 from .telemetry import no_telemetry
 
 ExportFormat = Literal["torch", "onnx", "openvino"]
@@ -266,8 +267,6 @@ def _output_names(network: Any, output: str) -> tuple[str, ...]:
 
 
 def _metadata(model: Any, output: str) -> dict[str, Any]:
-    from slowfast_zoo import __version__
-
     cfg, config = model.pretrained_cfg, model.config
     labels = None if output == "features" else labels_of(model)
     return {

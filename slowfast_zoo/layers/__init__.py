@@ -2,11 +2,10 @@
 
 from .conv import ConvNorm
 from .fast_input import FAST_INPUTS, FastInput, fast_input_channels, weaken
-from .head import ClassifierHead
+from .head import ClassifierHead, RoIHead, RoITemporalPool, as_rois
 from .lateral import Bidirectional, LateralConnection, TimeStridedConv, TimeStridedSample, TimeToChannel
 from .non_local import INSTANTIATIONS, Instantiation, NonLocal
 from .residual import Bottleneck, Stage
-from .roi_head import RoIHead, RoITemporalPool, as_rois
 from .stem import Stem
 
 __all__ = [

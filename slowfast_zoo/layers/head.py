@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slowfast_zoo.utils.torchvision_guard import require_torchvision
 
 
 class ClassifierHead(nn.Module):
@@ -72,3 +74,146 @@ def window_averages(plane: Tensor, window: int) -> Tensor:
 def _beyond_zero(count: Any) -> Any:
     """max(count, 0) of a number that a tracer watches: torch.jit's is a tensor, torch.export's is symbolic."""
     return count.clamp(min=0) if isinstance(count, Tensor) else torch.sym_max(count, 0)
+
+
+RoITemporalPool = Literal["avg", "max"]
+
+
+class RoIHead(nn.Module):
+    """Pool time, RoIAlign each box on the map of each pathway, max-pool the grid, concatenate, fully connected.
+
+    A box is that of a key frame; pooling time first is replicating it along time (the paper's 3D RoI). RoIAlign samples
+    each bin adaptively (sampling ratio 0), as all published models do.
+
+    Args:
+        in_features: channels of all pathways together.
+        num_classes: outputs of the classifier; 0 leaves it out.
+        drop_rate: dropout probability.
+        spatial_scale: positions of the map for each pixel of the clip.
+        resolution: side of the grid.
+        aligned: RoIAlign's half-pixel shift.
+        temporal_pool: "avg" or "max".
+        context: concatenate the whole map, average-pooled to the same grid, to each box.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        drop_rate: float,
+        spatial_scale: float,
+        *,
+        resolution: int = 7,
+        aligned: bool = False,
+        temporal_pool: RoITemporalPool = "avg",
+        context: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_features = 2 * in_features if context else in_features
+        self.spatial_scale = spatial_scale
+        self.resolution = resolution
+        self.aligned = aligned
+        self.temporal_pool = temporal_pool
+        self.context = context
+        self.dropout = nn.Dropout(drop_rate)
+        self.fc: nn.Module = nn.Linear(self.in_features, num_classes) if num_classes else nn.Identity()
+
+    def pool(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """One (B, C_p, T_p, H, W) map a pathway, and boxes as :func:`as_rois` gives them -> (K, in_features)."""
+        frames = [x.mean(dim=2) if self.temporal_pool == "avg" else x.amax(dim=2) for x in maps]
+        plane = torch.cat(frames, dim=1)  # (B, C, H, W)
+        # In float32: RoIAlign lacks bfloat16 on the CPU, and boxes in half precision would be off by pixels.
+        grid = align(plane.float(), rois, self.resolution, self.spatial_scale, self.aligned)
+        pooled = grid.amax(dim=(2, 3)).to(plane.dtype)  # (K, C) from (K, C, resolution, resolution)
+        if self.context:
+            whole = grid_averages(plane, self.resolution).amax(dim=(2, 3))  # (B, C)
+            pooled = torch.cat((pooled, whole[rois[:, 0].long()]), dim=1)
+        return pooled
+
+    def forward(self, maps: Sequence[Tensor], rois: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of boxes (K, num_classes), or with ``pre_logits`` what the classifier is given (K, in_features)."""
+        pooled = self.pool(maps, rois)
+        return pooled if pre_logits else self.fc(self.dropout(pooled))
+
+
+@torch.fx.wrap
+def align(plane: Tensor, rois: Tensor, resolution: int, scale: float, aligned: bool) -> Tensor:
+    """RoIAlign: (B, C, H, W), (K, 5) -> (K, C, resolution, resolution)."""
+    tracer: Any = torch._C
+    traced = tracer._get_tracing_state()
+    tracer._set_tracing_state(None)
+    try:
+        require_torchvision()  # which cannot be imported for the first time while torch.jit traces
+    finally:
+        tracer._set_tracing_state(traced)
+    from torchvision.ops import roi_align
+
+    return roi_align(plane, rois, resolution, scale, 0, aligned)  # type: ignore[no-any-return]
+
+
+@torch.fx.wrap
+def grid_averages(plane: Tensor, resolution: int) -> Tensor:
+    """Adaptive average pooling: (B, C, H, W) -> (B, C, resolution, resolution)."""
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(plane, resolution)
+    # ONNX has no adaptive pooling. Its cells are the same on all channels and separable: one matrix for each axis.
+    rows, columns = (_cells(size, resolution, plane) for size in plane.shape[-2:])
+    return rows @ plane @ columns.T
+
+
+def _cells(size: int, count: int, like: Tensor) -> Tensor:
+    """The matrix (count, size) whose row i averages the positions of cell i, rounded outward to whole ones."""
+    borders = torch.arange(count + 1, device=like.device) * size
+    first, end = borders[:-1] // count, (borders[1:] + count - 1) // count
+    position = torch.arange(size, device=like.device)
+    inside = ((position >= first[:, None]) & (position < end[:, None])).to(like.dtype)
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+def as_rois(boxes: Any, clip: Tensor) -> Tensor:
+    """Boxes as RoIAlign takes them: (K, 5) in float32, the clip's index in the batch before x1, y1, x2, y2.
+
+    Args:
+        boxes: one (N_i, 4) tensor a clip, N_i from 0, of pixels x1, y1, x2, y2; or already (K, 5).
+        clip: (B, C, T, H, W); gives batch size and device.
+
+    Raises:
+        TypeError: not tensors.
+        ValueError: another number of tensors than clips, another shape, values that are not finite, or a box without
+            area. A box may reach out of the frame, where there is nothing to see (zeros).
+    """
+    batch = clip.shape[0]
+    if isinstance(boxes, Tensor):
+        rois = boxes.to(clip.device, torch.float32)
+        if rois.ndim != 2 or rois.shape[1] != 5:
+            raise ValueError(
+                "boxes are a list with one (N, 4) tensor of pixels x1, y1, x2, y2 for each clip, or one (K, 5) tensor "
+                f"with the clip's index before them, not a tensor of shape {tuple(boxes.shape)}"
+            )
+    elif isinstance(boxes, (list, tuple)):
+        if len(boxes) != batch:
+            raise ValueError(f"boxes are a list with one tensor for each clip: {batch} clips, but {len(boxes)} entries")
+        rows = [torch.zeros((0, 5), device=clip.device)]
+        for i, given in enumerate(boxes):
+            if not isinstance(given, Tensor):
+                raise TypeError(f"the boxes of clip {i} are a tensor (N, 4), not {type(given).__name__}")
+            if given.ndim != 2 or given.shape[1] != 4:
+                raise ValueError(f"the boxes of clip {i} are a tensor (N, 4), not of shape {tuple(given.shape)}")
+            rows.append(F.pad(given.to(clip.device, torch.float32), (1, 0), value=i))
+        rois = torch.cat(rows)
+    else:
+        raise TypeError(f"boxes are a list with one (N, 4) tensor for each clip, not {type(boxes).__name__}")
+    if torch.compiler.is_compiling() or rois.device.type == "meta":
+        return rois
+    if not bool(torch.isfinite(rois).all()):
+        raise ValueError("boxes hold values that are not finite")
+    flat = (rois[:, 3] <= rois[:, 1]) | (rois[:, 4] <= rois[:, 2])
+    if bool(flat.any()):
+        raise ValueError(
+            "boxes are x1, y1, x2, y2 in pixels with x1 < x2 and y1 < y2; the first that is not: "
+            f"{rois[flat][0, 1:].tolist()}"
+        )
+    index = rois[:, 0]
+    if bool(((index < 0) | (index >= batch) | (index != index.round())).any()):
+        raise ValueError(f"the first column of boxes (K, 5) is the clip's index, 0 to {batch - 1}")
+    return rois

@@ -1,9 +1,12 @@
 """The networks, their configurations and their names."""
 
-from .architectures import ARCHITECTURES, build
+from .architectures import ARCHITECTURES
+from .build import build
 from .config import NetworkConfig, NonLocalConfig, ResNet3DConfig, RoIConfig, SlowFastConfig, config_from_dict
+from .features import FeatureNetwork
 from .freezing import freeze, unfreeze
-from .network import FeatureNetwork, VideoNetwork, materialize
+from .init import materialize
+from .network import VideoNetwork
 from .resnet3d import ResNet3D
 from .slowfast import SlowFast
 from .wrappers import unwrapped

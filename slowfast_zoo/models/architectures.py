@@ -5,19 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from .config import (
-    FAST_KERNELS,
-    R50,
-    R101,
-    Depths,
-    NonLocalConfig,
-    ResNet3DConfig,
-    RoIConfig,
-    SlowFastConfig,
-    TemporalKernels,
-)
-from .resnet3d import ResNet3D
-from .slowfast import SlowFast
+from .config import FAST_KERNELS, R50, R101, NonLocalConfig, ResNet3DConfig, RoIConfig, SlowFastConfig
+from .validation import Depths, TemporalKernels
 
 # R-101 exists in two readings. The paper's costs (106 and 213 GFLOPs) need temporal kernels in the first 6 of res4's 23
 # blocks only, which is also what FAIR's "50_50" models have; published weights of the other reading, with them in all
@@ -130,8 +119,3 @@ ARCHITECTURES: MappingProxyType[str, SlowFastConfig | ResNet3DConfig] = MappingP
         "slowfast_tiny_4x8_det": _slowfast_tiny.replace(**{**_DET, "roi": RoIConfig(aligned=True), "crop": 160}),
     }
 )
-
-
-def build(config: SlowFastConfig | ResNet3DConfig) -> SlowFast | ResNet3D:
-    """The network of a configuration, freshly initialised."""
-    return SlowFast(config) if isinstance(config, SlowFastConfig) else ResNet3D(config)

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from slowfast_zoo.layers import FAST_INPUTS, INSTANTIATIONS, FastInput, Instantiation, RoITemporalPool
+from slowfast_zoo.utils import checks
 
 from . import validation as check
-from .validation import STAGES as STAGES  # the paper's names, for whoever imports the configurations
+from .validation import (
+    STAGES,  # the paper's names, for whoever imports the configurations
+    Depths,
+    TemporalKernels,
+)
 
 Fusion = Literal[
     "time_to_channel_sum",
@@ -27,11 +32,6 @@ HeadAverage = Literal["scores", "logits"]
 
 FEATURE_NAMES = ("stem", *STAGES)  # the stem is conv1 and pool1
 
-Depths = tuple[int, int, int, int]
-# One entry for conv1 and each of res2 to res5; a stage's entry is one kernel for all of its blocks, or one a block.
-TemporalKernels = tuple[
-    int, "int | tuple[int, ...]", "int | tuple[int, ...]", "int | tuple[int, ...]", "int | tuple[int, ...]"
-]
 
 R50: Depths = (3, 4, 6, 3)
 R101: Depths = (3, 4, 23, 3)
@@ -67,10 +67,10 @@ class NonLocalConfig:
     def __post_init__(self) -> None:
         for name in ("blocks", "fast_blocks"):
             object.__setattr__(self, name, check.stage_blocks(getattr(self, name), f"non_local {name}"))
-        check.one_of(self.instantiation, INSTANTIATIONS, "non_local instantiation")
-        object.__setattr__(self, "pool", check.int_tuple(self.pool, 3, "non_local pool", at_least=1))
+        checks.one_of(self.instantiation, INSTANTIATIONS, "non_local instantiation")
+        object.__setattr__(self, "pool", checks.int_tuple(self.pool, 3, "non_local pool", at_least=1))
         for name in ("pool_first", "scaled", "out_bias"):
-            check.boolean(getattr(self, name), f"non_local {name}")
+            checks.boolean(getattr(self, name), f"non_local {name}")
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ class RoIConfig:
     context: bool = False
 
     def __post_init__(self) -> None:
-        check.integer(self.resolution, "roi resolution", at_least=1)
-        check.one_of(self.temporal_pool, get_args(RoITemporalPool), "roi temporal_pool")
+        checks.integer(self.resolution, "roi resolution", at_least=1)
+        checks.one_of(self.temporal_pool, get_args(RoITemporalPool), "roi temporal_pool")
         for name in ("aligned", "context"):
-            check.boolean(getattr(self, name), f"roi {name}")
+            checks.boolean(getattr(self, name), f"roi {name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +140,16 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for name in ("frames", "stride", "alpha", "width", "in_chans", "res5_dilation"):
-            check.integer(getattr(self, name), name, at_least=1)
-        check.integer(self.num_classes, "num_classes", at_least=0)
-        check.integer(self.crop, "crop", at_least=32)
+            checks.integer(getattr(self, name), name, at_least=1)
+        checks.integer(self.num_classes, "num_classes", at_least=0)
+        checks.integer(self.crop, "crop", at_least=32)
         if self.head_window is not None:
-            check.integer(self.head_window, "head_window", at_least=1)
-        check.one_of(self.res5_stride, (1, 2), "res5_stride")
-        check.one_of(self.head_activation, get_args(HeadActivation), "head_activation")
-        check.one_of(self.head_average, get_args(HeadAverage), "head_average")
+            checks.integer(self.head_window, "head_window", at_least=1)
+        checks.one_of(self.res5_stride, (1, 2), "res5_stride")
+        checks.one_of(self.head_activation, get_args(HeadActivation), "head_activation")
+        checks.one_of(self.head_average, get_args(HeadAverage), "head_average")
         for name in ("beta", "drop_rate"):
-            object.__setattr__(self, name, check.number(getattr(self, name), name))
+            object.__setattr__(self, name, checks.number(getattr(self, name), name))
         if not 0 <= self.drop_rate < 1:
             raise ValueError(f"drop_rate is a probability, at least 0 and below 1, not {self.drop_rate!r}")
         if self.beta <= 0:
@@ -164,7 +164,7 @@ class NetworkConfig:
         for name, kind in (("non_local", NonLocalConfig), ("roi", RoIConfig)):
             part: Any = getattr(self, name)
             if isinstance(part, Mapping):
-                check.known_keywords(part, kind, name)
+                checks.known_keywords(part, kind, name)
                 part = kind(**part)
                 object.__setattr__(self, name, part)
             if part is not None and not isinstance(part, kind):
@@ -232,7 +232,7 @@ class NetworkConfig:
             TypeError: a keyword that this family does not have.
             ValueError: a value that makes no network.
         """
-        check.known_keywords(overrides, type(self), "this network")
+        checks.known_keywords(overrides, type(self), "this network")
         return dataclasses.replace(self, **overrides)
 
     def with_depths(self: C, depths: Any) -> C:
@@ -301,13 +301,13 @@ class SlowFastConfig(NetworkConfig):
         kernels = tuple(check.temporal_kernels(k, d) for k, d in zip(self.temporal_kernels, depths, strict=True))
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "temporal_kernels", kernels)
-        check.boolean(self.lateral_norm, "lateral_norm")
-        check.one_of(self.fusion, get_args(Fusion), "fusion")
-        check.one_of(self.slow_frames, get_args(SlowFrames), "slow_frames")
-        check.one_of(self.fast_input, FAST_INPUTS, "fast_input")
-        check.odd(self.lateral_kernel, "lateral_kernel")
-        check.integer(self.lateral_ratio, "lateral_ratio", at_least=1)
-        check.at_least_one_channel(self)
+        checks.boolean(self.lateral_norm, "lateral_norm")
+        checks.one_of(self.fusion, get_args(Fusion), "fusion")
+        checks.one_of(self.slow_frames, get_args(SlowFrames), "slow_frames")
+        checks.one_of(self.fast_input, FAST_INPUTS, "fast_input")
+        checks.odd(self.lateral_kernel, "lateral_kernel")
+        checks.integer(self.lateral_ratio, "lateral_ratio", at_least=1)
+        _at_least_one_channel(self)
         if self.fusion == "time_to_channel_sum" and any(
             self.alpha * self.fast_channels(c) != c
             for c in (self.width, 4 * self.width, 8 * self.width, 16 * self.width)
@@ -369,11 +369,11 @@ class ResNet3DConfig(NetworkConfig):
         depths = check.depths(self.depths, "depths")
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "temporal_kernels", check.temporal_kernels(self.temporal_kernels, depths))
-        check.at_least_one_channel(self)
-        check.boolean(self.temporal_pool, "temporal_pool")
-        check.one_of(self.pool1_padding, (0, 1), "pool1_padding")
+        _at_least_one_channel(self)
+        checks.boolean(self.temporal_pool, "temporal_pool")
+        checks.one_of(self.pool1_padding, (0, 1), "pool1_padding")
         for name in ("conv1_stride", "pool1_stride"):
-            check.integer(getattr(self, name), name, at_least=1)
+            checks.integer(getattr(self, name), name, at_least=1)
         if self.clip_frames < self.temporal_reduction:
             raise ValueError(
                 f"conv1_stride, pool1_stride and temporal_pool divide the frames by {self.temporal_reduction}, so a "
@@ -435,3 +435,12 @@ def _every(stride: int) -> str:
         return "every frame"
     suffix = "th" if 10 <= stride % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(stride % 10, "th")
     return f"every {stride}{suffix} frame"
+
+
+def _at_least_one_channel(config: NetworkConfig) -> None:
+    """beta leaves the stem at least one channel."""
+    if config.beta * config.width < 1 - 1e-6:
+        raise ValueError(
+            f"beta={config.beta:g} of width={config.width} gives no whole channel; "
+            f"choose a beta of at least {1 / config.width:g}"
+        )

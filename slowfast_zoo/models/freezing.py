@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from .config import FEATURE_NAMES
-from .wrappers import INSIDE, inside, unwrapped
+from .network import _norms, _parts, keep_frozen
+from .wrappers import unwrapped
 
 if TYPE_CHECKING:
-    from .network import FeatureNetwork, VideoNetwork
-
-# Where a stage's layers are: in the pathways, and in the lateral connection that reads its output.
-_OWNERS = ("slow", "fast", "pathway", "lateral")
-# The beginning of their parameters' names, whatever the network or a part of it is wrapped in.
-STAGE_PREFIX = rf"^(?:[^.]+\.)*?(?:{'|'.join(_OWNERS)})\.(?:(?:{'|'.join(INSIDE)})\.)*"
+    from .features import FeatureNetwork
+    from .network import VideoNetwork
 
 
 def freeze(
@@ -82,34 +75,6 @@ def unfreeze(model: VideoNetwork[Any] | FeatureNetwork) -> None:
     network.train(network.training)
 
 
-def keep_frozen(network: VideoNetwork[Any]) -> None:
-    """What ``network.train()`` does last: back to evaluation with what is frozen."""
-    for module in (*_parts(network), *(_norms(network) if network.frozen_norms else ())):
-        module.eval()
-        for norm in _norms(module):
-            # On the module itself: its class may be any batch norm, and must stay what it is.
-            norm.__dict__["reset_running_stats"] = _keep_statistics
-
-
 def _network(model: Any) -> VideoNetwork[Any]:
     network = unwrapped(model)
     return getattr(network, "network", network)  # type: ignore[no-any-return]  # of a FeatureNetwork
-
-
-def _parts(network: VideoNetwork[Any]) -> Iterator[nn.Module]:
-    """The modules of the frozen stages."""
-    for name in _OWNERS:
-        owner = getattr(network, name, None)
-        while owner is not None and inside(owner) is not owner:
-            owner = inside(owner)
-        for stage, module in owner.named_children() if owner is not None else ():
-            if stage in FEATURE_NAMES[: network.frozen_stages]:
-                yield module
-
-
-def _keep_statistics() -> None:
-    """``reset_running_stats`` of a frozen batch norm."""
-
-
-def _norms(network: nn.Module) -> list[nn.Module]:
-    return [module for module in network.modules() if isinstance(module, _BatchNorm)]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
@@ -13,11 +11,13 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slowfast_zoo.layers import Bottleneck, ClassifierHead, NonLocal, RoIHead, Stage, as_rois
+from slowfast_zoo.layers import ClassifierHead, RoIHead, Stage, as_rois
 
 from .config import FEATURE_NAMES, NetworkConfig
 from .feature_info import FeatureInfo
-from .freezing import STAGE_PREFIX, keep_frozen
+from .init import initialise
+from .saved import SavableNetwork
+from .wrappers import INSIDE, inside
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,7 +33,7 @@ Boxes = Sequence[Tensor] | Tensor
 WHOLE_FRAME = "full"
 
 
-class VideoNetwork(nn.Module, Generic[Config]):
+class VideoNetwork(SavableNetwork, Generic[Config]):
     """Base of the networks: a clip goes in, logits come out, in training and in evaluation.
 
     A network with ``config.roi`` detects actions (section 5 of the paper): it takes boxes beside the clip, and gives a
@@ -268,7 +268,7 @@ class VideoNetwork(nn.Module, Generic[Config]):
         # Where the old one is, unless it has no place because its weights were not read.
         old = next((p for p in (*self.head.parameters(), *self.parameters()) if not p.is_meta), next(self.parameters()))
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        _init_weights(fc)
+        initialise(fc)
         self.head.fc = fc.to(device=old.device, dtype=self._head_dtype())
         self.pretrained_cfg = {**self.pretrained_cfg, "num_classes": num_classes, "labels": None}
         self.remember_classifier()
@@ -330,78 +330,6 @@ class VideoNetwork(nn.Module, Generic[Config]):
         """Names of the parameters that timm's optimisers are to exclude from weight decay beside those of one dimension
         (batch norms and biases), which they exclude by themselves: none."""
         return set()
-
-    # -- saving --------------------------------------------------------------------------------------------------------
-
-    # The work is done where files and the Hub are known, further up, so these import when they are called.
-
-    def save_pretrained(self, folder: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
-        """Writes the network as a folder, which ``create_model("local-dir:FOLDER")`` reads.
-
-        Args:
-            folder: made if need be; ``model.safetensors``, ``config.json`` and ``README.md`` in it are replaced, each
-                whole or not at all.
-            labels: class names in the order of the outputs; None takes those of the network's weights.
-
-        Returns:
-            The folder.
-
-        Raises:
-            ValueError: another number of labels than classes.
-            OSError: the folder cannot be written.
-        """
-        from slowfast_zoo.weights.folder import save_pretrained
-
-        return save_pretrained(self, folder, labels)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        labels: Sequence[str] | None = None,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        commit_message: str = "Upload a slowfast_zoo model",
-    ) -> str:
-        """Uploads to the Hugging Face Hub what :meth:`save_pretrained` writes.
-
-        Args:
-            repo_id: ``owner/name``; made if need be.
-            labels: class names in the order of the outputs; None takes those of the network's weights.
-            private: whether a new repository is private; None is the owner's setting.
-            token: a token that may write; None takes the one of ``hf auth login`` or ``HF_TOKEN``.
-            commit_message: of the commit.
-
-        Returns:
-            The commit, 40 hex digits: ``create_model("hf-hub:owner/name@COMMIT")`` is this very network.
-
-        Raises:
-            ValueError: another number of labels than classes, or not a name of a repository.
-            WeightsError: the Hub refuses, or cannot be reached.
-        """
-        from slowfast_zoo.weights.folder import push_to_hub
-
-        return push_to_hub(self, repo_id, labels, private=private, token=token, commit_message=commit_message)
-
-    @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """A network from a folder, a repository on the Hub, or any name that ``create_model`` takes.
-
-        Args:
-            name: a folder that exists, ``owner/repo`` or ``owner/repo@revision``, or a name.
-            **kwargs: as ``create_model`` takes them.
-
-        Raises:
-            TypeError: it is a network of another class.
-        """
-        from slowfast_zoo.factory import create_model
-
-        given = os.fspath(name)
-        scheme = "local-dir:" if os.path.isdir(given) else "hf-hub:" if "/" in given and ":" not in given else ""
-        model = create_model(scheme + given, **{"pretrained": True, **kwargs})
-        if not isinstance(getattr(model, "network", model), cls):  # features_only wraps it
-            raise TypeError(f"{given!r} is a {type(model).__name__}, not a {cls.__name__}")
-        return model
 
     # -- input -------------------------------------------------------------------------------------------------------
 
@@ -487,71 +415,6 @@ class VideoNetwork(nn.Module, Generic[Config]):
         return len(kinds) < 2 and not any(module._forward_pre_hooks or "forward" in vars(module) for module in inner)
 
 
-class FeatureNetwork(nn.Module):
-    """A network without its head that returns feature maps: what ``create_model(..., features_only=True)`` gives.
-
-    It takes the network over and removes what lies behind the last stage of ``out_indices``.
-
-    Attributes:
-        network: what is left of the network.
-        feature_info: the records of those stages, as in :attr:`VideoNetwork.feature_info`.
-        out_indices: the stages, 0 (stem) to 4 (res5).
-    """
-
-    def __init__(self, network: VideoNetwork[Any], out_indices: Sequence[int] | None = None) -> None:
-        super().__init__()
-        count = len(FEATURE_NAMES)
-        given: Any = range(count) if out_indices is None else out_indices
-        if (
-            not isinstance(given, Sequence)
-            or not given
-            or any(isinstance(i, bool) or not isinstance(i, int) or not -count <= i < count for i in given)
-        ):
-            raise ValueError(
-                f"out_indices holds integers from 0 ({FEATURE_NAMES[0]}) to {count - 1} ({FEATURE_NAMES[-1]}), "
-                f"in a sequence, not {out_indices!r}"
-            )
-        self.out_indices = tuple(i % count for i in given)
-        self.network = network
-        self.config = network.config
-        self.pretrained_cfg = network.pretrained_cfg
-        every = [_inside("network.", record) for record in network.feature_info]
-        self.feature_info = FeatureInfo((every[i] for i in self.out_indices), every, self.out_indices)
-        network.head = ClassifierHead(network.num_features, 0, 0.0, None)
-        network.drop_stages_after(max(self.out_indices))
-
-    @property
-    def default_cfg(self) -> dict[str, Any]:
-        """timm's older name of ``pretrained_cfg``."""
-        return self.pretrained_cfg
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """See :meth:`VideoNetwork.group_matcher`."""
-        return self.network.group_matcher(coarse)
-
-    def no_weight_decay(self) -> set[str]:
-        """See :meth:`VideoNetwork.no_weight_decay`."""
-        return {f"network.{name}" for name in self.network.no_weight_decay()}
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """See :meth:`VideoNetwork.set_grad_checkpointing`."""
-        self.network.set_grad_checkpointing(enable)
-
-    def set_inplace_relu(self, enable: bool = True) -> None:
-        """See :meth:`VideoNetwork.set_inplace_relu`."""
-        self.network.set_inplace_relu(enable)
-
-    def forward(self, clip: Clip) -> list[Tensor | Maps]:
-        """Feature maps of clips (B, in_chans, alpha T, H, W), one entry a stage of ``out_indices``.
-
-        Returns:
-            For a SlowFast network pairs (Slow map, Fast map), for a network of one pathway maps (B, C, T, H, W), sized
-            as ``feature_info`` says: the stages' outputs, before any lateral connection.
-        """
-        maps = self.network.forward_stages(clip, self.out_indices)
-        return [m if len(m) > 1 else m[0] for m in maps]
-
-
 def is_traced(x: Any) -> bool:
     """Whether torch.fx is tracing a graph, in which x stands for what it will be given."""
     return isinstance(x, torch.fx.Proxy)
@@ -568,47 +431,37 @@ def _outputs(classifier: nn.Module) -> int | None:
     return None
 
 
-def _inside(prefix: str, info: dict[str, Any]) -> dict[str, Any]:
-    """A record of feature maps as seen from a module that holds the network."""
-    if "module" in info:
-        return {**info, "module": prefix + info["module"]}
-    return {pathway: _inside(prefix, record) for pathway, record in info.items()}
+# Where a stage's layers are: in the pathways, and in the lateral connection that reads its output.
+_OWNERS = ("slow", "fast", "pathway", "lateral")
 
 
-def init_weights(network: nn.Module) -> None:
-    """Initialises a whole network as the paper's recipe does (its appendix, and the sources that it names).
-
-    Convolutions as He et al. (fan-out), batch norms to one and zero, the gamma of each residual block's last batch norm
-    and of each non-local block to zero (Goyal et al., "Accurate, Large Minibatch SGD"), the classifier N(0, 0.01).
-    A network on the meta device has no values, and costs nothing here.
-    """
-    if next(network.parameters()).is_meta:
-        return
-    for module in network.modules():
-        _init_weights(module)
-    for module in network.modules():
-        if isinstance(module, Bottleneck):
-            nn.init.zeros_(module.conv3.norm.weight)  # type: ignore[arg-type]
-        elif isinstance(module, NonLocal):
-            nn.init.zeros_(module.norm.weight)
+# The beginning of their parameters' names, whatever the network or a part of it is wrapped in.
+STAGE_PREFIX = rf"^(?:[^.]+\.)*?(?:{'|'.join(_OWNERS)})\.(?:(?:{'|'.join(INSIDE)})\.)*"
 
 
-def materialize(network: nn.Module) -> None:
-    """Gives a network on the meta device real tensors on the CPU, freshly initialised; any other is left alone."""
-    if next(network.parameters()).is_meta:
-        network.to_empty(device="cpu")
-        for module in network.modules():
-            if isinstance(module, _BatchNorm):
-                module.reset_parameters()
-                type(module).reset_running_stats(module)  # of a frozen one too
-        init_weights(network)
+def keep_frozen(network: VideoNetwork[Any]) -> None:
+    """What ``network.train()`` does last: back to evaluation with what is frozen."""
+    for module in (*_parts(network), *(_norms(network) if network.frozen_norms else ())):
+        module.eval()
+        for norm in _norms(module):
+            # On the module itself: its class may be any batch norm, and must stay what it is.
+            norm.__dict__["reset_running_stats"] = _keep_statistics
 
 
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.01)
-        nn.init.zeros_(module.bias)
+def _parts(network: VideoNetwork[Any]) -> Iterator[nn.Module]:
+    """The modules of the frozen stages."""
+    for name in _OWNERS:
+        owner = getattr(network, name, None)
+        while owner is not None and inside(owner) is not owner:
+            owner = inside(owner)
+        for stage, module in owner.named_children() if owner is not None else ():
+            if stage in FEATURE_NAMES[: network.frozen_stages]:
+                yield module
+
+
+def _keep_statistics() -> None:
+    """``reset_running_stats`` of a frozen batch norm."""
+
+
+def _norms(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]

@@ -10,7 +10,8 @@ from torch import nn
 
 from slowfast_zoo.layers import NonLocal, Stage, Stem
 
-from .config import FEATURE_NAMES, STAGES, Depths, NetworkConfig, TemporalKernels, block_kernels
+from .config import FEATURE_NAMES, NetworkConfig, block_kernels
+from .validation import STAGES, Depths, TemporalKernels
 
 
 class Pathway(nn.Module):

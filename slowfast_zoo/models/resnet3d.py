@@ -8,7 +8,8 @@ from torch import nn
 
 from .config import FEATURE_NAMES, ResNet3DConfig
 from .feature_info import FeatureInfo
-from .network import Clip, Maps, VideoNetwork, init_weights
+from .init import init_weights
+from .network import Clip, Maps, VideoNetwork
 from .pathway import Pathway
 
 
@@ -48,6 +49,9 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
             for i in range(len(FEATURE_NAMES))
         )
         init_weights(self)
+
+    def plain(self, config: ResNet3DConfig) -> ResNet3D:
+        return ResNet3D(config)
 
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
         if isinstance(clip, (tuple, list)) and len(clip) == 1:  # as other projects' pipelines hand over one pathway

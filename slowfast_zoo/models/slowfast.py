@@ -20,7 +20,8 @@ from slowfast_zoo.layers import (
 
 from .config import FEATURE_NAMES, SlowFastConfig, SlowFrames, slow_indices
 from .feature_info import FeatureInfo
-from .network import Clip, Maps, VideoNetwork, init_weights
+from .init import init_weights
+from .network import Clip, Maps, VideoNetwork
 from .pathway import Pathway
 
 
@@ -85,6 +86,9 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
             for i in range(len(FEATURE_NAMES))
         )
         init_weights(self)
+
+    def plain(self, config: SlowFastConfig) -> SlowFast:
+        return SlowFast(config)
 
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:
         slow, fast = self.pathway_inputs(clip)  # (B, C, T, H, W), (B, C', alpha T, H, W)

@@ -2,69 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .config import Depths, NetworkConfig, TemporalKernels
+from slowfast_zoo.utils.checks import int_tuple, odd
 
 STAGES = ("res2", "res3", "res4", "res5")
 ROWS = ("conv1", *STAGES)
-
-
-def integer(value: Any, name: str, at_least: int) -> None:
-    """An integer, of at least so much."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{name} is an integer of at least {at_least}, not {value!r}")
-
-
-def number(value: Any, name: str) -> float:
-    """A finite number, as a float."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} is a finite number, not {value!r}")
-    return float(value)
-
-
-def boolean(value: Any, name: str) -> None:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is True or False, not {value!r}")
-
-
-def known_keywords(given: Mapping[str, Any], config: type[Any], what: str) -> None:
-    """Only fields that the configuration has; near ones are suggested."""
-    known = [field.name for field in dataclasses.fields(config)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
-        hint = f"did you mean {' and '.join(map(repr, near))}?" if near else f"it takes {', '.join(known)}"
-        raise TypeError(f"{what} takes no keyword {', '.join(map(repr, unknown))}; {hint}")
-
-
-def odd(value: Any, name: str) -> None:
-    """An odd integer above 0."""
-    integer(value, name, at_least=1)
-    if value % 2 == 0:
-        raise ValueError(f"{name} is odd, so that frames keep their places; given: {value}")
-
-
-def one_of(value: Any, allowed: Sequence[Any], name: str) -> None:
-    """One of some values."""
-    if isinstance(value, bool) or value not in allowed:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
-
-
-def int_tuple(value: Any, length: int, name: str, at_least: int) -> tuple[int, ...]:
-    """So many integers, as a tuple."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
-        raise ValueError(f"{name} holds {length} integers, not {value!r}")
-    for item in value:
-        integer(item, f"each entry of {name}", at_least)
-    return tuple(value)
 
 
 def is_pair(value: Any) -> bool:
@@ -132,10 +76,10 @@ def fit_blocks(blocks: tuple[tuple[int, ...], ...], depths: Depths) -> tuple[tup
     return tuple(tuple(i for i in indices if i < depth) for indices, depth in zip(blocks, depths, strict=True))
 
 
-def at_least_one_channel(config: NetworkConfig) -> None:
-    """beta leaves the stem at least one channel."""
-    if config.beta * config.width < 1 - 1e-6:
-        raise ValueError(
-            f"beta={config.beta:g} of width={config.width} gives no whole channel; "
-            f"choose a beta of at least {1 / config.width:g}"
-        )
+Depths = tuple[int, int, int, int]
+
+
+# One entry for conv1 and each of res2 to res5; a stage's entry is one kernel for all of its blocks, or one a block.
+TemporalKernels = tuple[
+    int, "int | tuple[int, ...]", "int | tuple[int, ...]", "int | tuple[int, ...]", "int | tuple[int, ...]"
+]

@@ -12,6 +12,10 @@ from torch import nn
 INSIDE = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 
 
+class Network(nn.Module):
+    """What ``create_model`` gives: a :class:`VideoNetwork`, or its features alone, a :class:`FeatureNetwork`."""
+
+
 def unwrapped(model: Any, *, said: str = "expected a network from create_model, not") -> Any:
     """The network from ``create_model`` inside a wrapper, or the network itself.
 
@@ -30,12 +34,12 @@ def unwrapped(model: Any, *, said: str = "expected a network from create_model, 
         TypeError: there is no network in it, or more than one, or an ``nn.Sequential`` with other layers beside it.
     """
     found = model
-    while not _is_network(found):
+    while not isinstance(found, Network):
         inner = inside(found)
         if inner is found:
             break
         found = inner
-    if _is_network(found):
+    if isinstance(found, Network):
         return found
     networks = list(_outermost(found)) if isinstance(found, nn.Module) else []
     if len(networks) == 1 and not (isinstance(found, nn.Sequential) and len(found) > 1):
@@ -76,12 +80,6 @@ def inside(module: Any) -> Any:
     return module
 
 
-def _is_network(module: Any) -> bool:
-    from .network import FeatureNetwork, VideoNetwork  # which use this module
-
-    return isinstance(module, (VideoNetwork, FeatureNetwork))
-
-
 def _outermost(module: nn.Module) -> Iterator[nn.Module]:
     """The networks in a module, each once, without those inside another."""
     seen: set[int] = set()
@@ -91,7 +89,7 @@ def _outermost(module: nn.Module) -> Iterator[nn.Module]:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        if _is_network(current):
+        if isinstance(current, Network):
             yield current
         else:
             waiting.extend(current.children())

@@ -1,9 +1,12 @@
 """Video in: decoding by time, clip sampling, transforms, class labels."""
 
+from slowfast_zoo.transforms import ClipTransform
+from slowfast_zoo.utils.labels import load_labels
+
 from .dataset import LabelledVideo, read_class_folders, read_dataset
 from .decode import VideoReader
-from .labels import load_labels, sample_clip
 from .live import LiveReader
+from .reading import open_video, sample_clip
 from .sampling import (
     CONVENTIONS,
     SOURCE_FPS,
@@ -18,8 +21,7 @@ from .sampling import (
     whole_video,
 )
 from .segment import Segment
-from .source import VideoInput, VideoSource, open_video, video_name
-from .transforms import ClipTransform
+from .source import VideoInput, VideoSource, video_name
 
 __all__ = [
     "CONVENTIONS",

@@ -16,7 +16,6 @@ import stat
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
-from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
@@ -28,8 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast_zoo.errors import VideoDecodeError
+from slowfast_zoo.utils.checks import is_positive
 
-from .segment import Segment, SegmentReader
+from .segment import Segment
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -106,45 +106,6 @@ class VideoSource(Protocol):
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
         """All frames in order from the one shown at ``start`` on: the second, and uint8 RGB (3, H, W)."""
-
-
-def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2) -> VideoSource:
-    """Open a video of any kind for reading frames by time.
-
-    Args:
-        video: a path or URL of a video file, the path of a folder of images (in the natural order of their names), the
-            content of a file as bytes, a file opened in binary mode, uint8 RGB frames (T, H, W, 3) as an array or
-            tensor, or a :class:`~slowfast_zoo.video.Segment` of any of these.
-        fps: frames per second; needed for an array, 30 unless given for a folder of images, and without effect on a
-            file, which says itself when a frame is shown.
-        threads: decoder threads at most, for files (:class:`~slowfast_zoo.video.VideoReader`).
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        VideoDecodeError: the file cannot be decoded, or the folder holds no images.
-        TypeError: ``video`` is none of these.
-        ValueError: an array of another shape or type, or ``fps`` missing or not above 0, or ``threads`` less than
-            1, or a file object that is closed.
-        MissingDependencyError: PyAV is not installed (files only).
-    """
-    if isinstance(video, Segment):
-        source = open_video(video.video, fps=fps, threads=threads)
-        try:
-            return SegmentReader(source, video)
-        except BaseException:
-            source.close()
-            raise
-    if isinstance(video, (np.ndarray, Tensor)):
-        if fps is None:
-            raise ValueError("an array of frames carries no frame rate: give fps=")
-        return FrameSequence(video, fps)
-    if isinstance(video, (str, os.PathLike)):
-        place = local_path(os.fspath(video))
-        if place is not None and os.path.isdir(place):
-            return FrameSequence.from_folder(place, 30.0 if fps is None else fps)
-    from .decode import VideoReader  # builds on this module, and is not needed for arrays
-
-    return VideoReader(video, threads=threads)
 
 
 def video_name(video: VideoInput) -> str:
@@ -357,11 +318,6 @@ def _clips(
 def is_left_out(name: str) -> bool:
     """Whether a file or folder of this name is left alone where a folder is searched."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
-
-
-def is_positive(value: Any) -> bool:
-    """Whether it is a finite number above 0, of Python's or NumPy's."""
-    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < float("inf")
 
 
 def readable(video: VideoFile) -> str | BinaryIO:

@@ -1,11 +1,13 @@
 """Published weights: the manifest that lists them, where they are found, how they are read."""
 
+from slowfast_zoo.models.record import WeightsRecord
+from slowfast_zoo.models.saved import Folder, class_names, is_folder, read_folder, save_pretrained
+from slowfast_zoo.storage.tensors import save_state_dict
+
 from .checkpoint import convert_file, load_checkpoint, read_checkpoint
-from .folder import Folder, class_names, is_folder, read_folder, save_pretrained
 from .image import load_image_weights
-from .manifest import WeightsRecord, default_record, records
+from .manifest import default_record, records
 from .source import find_weights
-from .tensors import save_state_dict
 
 __all__ = [
     "Folder",

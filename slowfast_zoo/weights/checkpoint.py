@@ -23,13 +23,14 @@ from slowfast_zoo.models import (
     materialize,
     unwrapped,
 )
+from slowfast_zoo.models.record import WeightsRecord
 from slowfast_zoo.models.wrappers import whole
+from slowfast_zoo.storage.shards import read_file
 
 from .layouts import LAYOUTS, Layout
 from .layouts.image import Inflation, inflate, is_kept
-from .manifest import WeightsRecord, default_record, records
+from .manifest import default_record, records
 from .parts import describe_aside, describe_places, find_parts, flatten
-from .shards import read_file
 
 _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")

@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from slowfast_zoo._torchvision import require_timm
 from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.models import VideoNetwork, unwrapped
+from slowfast_zoo.utils.torchvision_guard import require_timm
 
 from .checkpoint import IMAGENET, Checkpoint, load_inflated, named_checkpoints, read_checkpoints
 from .layouts.image import Inflation

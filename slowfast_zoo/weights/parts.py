@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from slowfast_zoo.errors import WeightsError, printable
+from slowfast_zoo.storage.pickled import Unread
 
 from .layouts import LAYOUTS, Layout, recognise
-from .pickled import Unread
 
 _LONGEST_NAME = 1000  # characters; the names of networks have 100, what stands before them as many
 _MOST_CHARACTERS = 100_000_000  # of all names

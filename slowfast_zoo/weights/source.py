@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slowfast_zoo.errors import WeightsError
-
-from .cache import ContentError, DiskError, cache_folder, file_hash, has_sha256, mark_verified, writing
-from .download import Checksum, downloaded, refuse_offline
-from .hub_download import cached_hub_file, hub_file, hub_problem
-from .manifest import WeightsRecord
-from .tensors import save_state_dict, write_whole
+from slowfast_zoo.models.record import WeightsRecord
+from slowfast_zoo.storage.cache import ContentError, DiskError, cache_folder, has_sha256, mark_verified, writing
+from slowfast_zoo.storage.download import Checksum, downloaded, refuse_offline
+from slowfast_zoo.storage.hub import cached_hub_file, hub_file, hub_problem
+from slowfast_zoo.storage.tensors import save_state_dict
+from slowfast_zoo.utils.files import file_hash, write_whole
+from slowfast_zoo.utils.version import __version__
 
 _log = logging.getLogger(__name__)
 _BUNDLE = Path(__file__).resolve().parent / "bundled"
@@ -232,8 +233,6 @@ def _converted_problem(
 
 def _from_upstream(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None, progress: bool) -> Path:
     """Downloads the original and converts it, unless another process has done so meanwhile."""
-    from slowfast_zoo import __version__
-
     from .checkpoint import convert_file
 
     assert record.source is not None

@@ -1,0 +1,1 @@
+"""Detecting actions of persons in videos."""

@@ -1,0 +1,1 @@
+"""Measuring the speed and cost of networks."""

@@ -1,0 +1,497 @@
+"""Networks as folders: what ``save_pretrained`` writes, a repository on the Hugging Face Hub holds, and both give back.
+
+A folder has ``model.safetensors``, ``config.json`` (architecture, configuration, preprocessing, labels, and the record
+of the weights if they are published ones) and a model card, ``README.md``. That is all it takes to rebuild the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_zoo.errors import WeightsError, printable
+from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
+from slowfast_zoo.storage.hub import hub_file
+from slowfast_zoo.storage.tensors import save_state_dict
+from slowfast_zoo.transforms import ClipTransform
+from slowfast_zoo.utils.files import write_whole
+from slowfast_zoo.utils.labels import load_labels
+from slowfast_zoo.utils.version import __version__
+
+from .config import ResNet3DConfig, SlowFastConfig, config_from_dict
+from .record import WeightsRecord, record_from_dict
+from .wrappers import INSIDE, Network, unwrapped
+
+WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+_HUB, _LOCAL = "hf-hub:", "local-dir:"
+# What of a network's pretrained_cfg describes its input and its test.
+_PREPROCESSING = (
+    "mean",
+    "std",
+    "channel_order",
+    "scale",
+    "crop",
+    "flip",
+    "clips",
+    "crops",
+    "view_average",
+    "clip_sampling",
+)
+
+
+_LONGEST_CONFIG = 16 << 20  # bytes
+# The largest numbers that are read in a configuration, some times those of any network.
+_LARGEST = {"stride": 100_000, "crop": 20_000, "scale": 20_000, "num_classes": 1_000_000, "clips": 1_000, "depths": 500}
+_LARGEST_OTHER = 10_000
+_MOST_FRAMES = 100_000
+_ALWAYS_ROOM_FOR, _BYTES_OF_A_BLOCK = 200, 1_000  # of a block, the names of its tensors alone have more bytes
+_COUNTERS = ("total_ops", "total_params")
+# What layers say of themselves that changes nothing of what they compute in use.
+_IN_TRAINING = re.compile(r"momentum=[^,]*(, )?|(, )?inplace=\w+")
+_REMEDY = "torch.save(model.state_dict(), ...) keeps it, for code that changes the layers again before it loads"
+# What to do, by a part of the names of tensors that are no network's own.
+_REMEDIES = {
+    r"parametrizations\.": "make it plain with torch.nn.utils.parametrize.remove_parametrizations first",
+    r"_mask$|_orig$": "make it plain with torch.nn.utils.prune.remove (or remove_spectral_norm) for each layer first",
+    r"_[gv]$": "make it plain with torch.nn.utils.remove_weight_norm first",
+    r"lora_|base_layer": "merge the adapters first, as PEFT's merge_and_unload does",
+}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A network that was saved.
+
+    Attributes:
+        name: as it was asked for.
+        architecture: the registered name that it was made by.
+        config: the network's configuration.
+        preprocessing: as in a weights record.
+        labels: class names in the order of the outputs, or None.
+        record: the published weights that it holds, or None.
+        based_on: the name of the published weights that it was made with, which may have been trained since; or "".
+        weights_path: its safetensors file.
+    """
+
+    name: str
+    architecture: str
+    config: SlowFastConfig | ResNet3DConfig
+    preprocessing: Mapping[str, Any]
+    labels: tuple[str, ...] | None
+    record: WeightsRecord | None
+    based_on: str
+    weights_path: Path
+
+
+class SavableNetwork(Network):
+    """What networks have for being saved and read back."""
+
+    # create_model, which stands on a floor above: the factory puts it here.
+    create: ClassVar[Callable[..., Any]]
+    config: Any
+    pretrained_cfg: dict[str, Any]
+
+    def plain(self, config: Any) -> nn.Module:
+        """A new network of the class that the configuration is for, made of its own layers alone."""
+        raise NotImplementedError  # the networks have it
+
+    def save_pretrained(self, folder: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
+        """Writes the network as a folder, which ``create_model("local-dir:FOLDER")`` reads.
+
+        Args:
+            folder: made if need be; ``model.safetensors``, ``config.json`` and ``README.md`` in it are replaced, each
+                whole or not at all.
+            labels: class names in the order of the outputs; None takes those of the network's weights.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: another number of labels than classes.
+            OSError: the folder cannot be written.
+        """
+        return save_pretrained(self, folder, labels)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        labels: Sequence[str] | None = None,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a slowfast_zoo model",
+    ) -> str:
+        """Uploads to the Hugging Face Hub what :meth:`save_pretrained` writes.
+
+        Args:
+            repo_id: ``owner/name``; made if need be.
+            labels: class names in the order of the outputs; None takes those of the network's weights.
+            private: whether a new repository is private; None is the owner's setting.
+            token: a token that may write; None takes the one of ``hf auth login`` or ``HF_TOKEN``.
+            commit_message: of the commit.
+
+        Returns:
+            The commit, 40 hex digits: ``create_model("hf-hub:owner/name@COMMIT")`` is this very network.
+
+        Raises:
+            ValueError: another number of labels than classes, or not a name of a repository.
+            WeightsError: the Hub refuses, or cannot be reached.
+        """
+        return push_to_hub(self, repo_id, labels, private=private, token=token, commit_message=commit_message)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """A network from a folder, a repository on the Hub, or any name that ``create_model`` takes.
+
+        Args:
+            name: a folder that exists, ``owner/repo`` or ``owner/repo@revision``, or a name.
+            **kwargs: as ``create_model`` takes them.
+
+        Raises:
+            TypeError: it is a network of another class.
+        """
+        given = os.fspath(name)
+        scheme = "local-dir:" if os.path.isdir(given) else "hf-hub:" if "/" in given and ":" not in given else ""
+        model = cls.create(scheme + given, **{"pretrained": True, **kwargs})
+        if not isinstance(getattr(model, "network", model), cls):  # features_only wraps it
+            raise TypeError(f"{given!r} is a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name stands for a folder or a repository: ``local-dir:PATH``, ``hf-hub:owner/repo[@revision]``."""
+    return isinstance(name, str) and name.startswith((_HUB, _LOCAL))
+
+
+def read_folder(name: str, cache_dir: str | os.PathLike[str] | None = None) -> Folder:
+    """What a folder or a repository holds. Of a repository, what is not in the cache is downloaded.
+
+    Args:
+        name: ``local-dir:PATH`` or ``hf-hub:owner/repo[@revision]``.
+        cache_dir: as in :func:`~slowfast_zoo.create_model`.
+
+    Raises:
+        FileNotFoundError: the folder, or a file that it should have, is not there.
+        WeightsError: the repository cannot be had, or the configuration is not one of this library.
+        ValueError: the name is malformed.
+    """
+    if name.startswith(_LOCAL):
+        folder = Path(name.removeprefix(_LOCAL))
+        config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+        for path in (folder, config_path, weights_path):
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{name!r}: there is no {os.fspath(path)!r}; model.save_pretrained writes such folders"
+                )
+    else:
+        repo, _, revision = name.removeprefix(_HUB).partition("@")
+        if repo.count("/") != 1 or not all(repo.split("/")):
+            raise ValueError(f"a repository is named 'hf-hub:owner/repo' or 'hf-hub:owner/repo@revision', not {name!r}")
+        config_path = hub_file(repo, CONFIG_FILE, revision=revision or None, cache_dir=cache_dir, what=name)
+        # Of the same commit, whatever is pushed meanwhile. The client's cache has a folder for each.
+        commit = config_path.parent.name
+        weights_path = hub_file(repo, WEIGHTS_FILE, revision=commit, cache_dir=cache_dir, what=name)
+    return _parse(name, config_path, weights_path)
+
+
+def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
+    try:
+        if config_path.stat().st_size > _LONGEST_CONFIG:
+            raise ValueError(f"it has more than {_LONGEST_CONFIG} bytes")
+        values = json.loads(config_path.read_text(encoding="utf-8"))
+        weights = values["weights"]
+        labels = values["labels"]
+        preprocessing = {key: values["preprocessing"][key] for key in _PREPROCESSING if key in values["preprocessing"]}
+        _check_sizes(values["config"], preprocessing, weights_path.stat().st_size)
+        ClipTransform.from_record(preprocessing)  # which checks it
+        config = config_from_dict(values["config"])
+        if labels is not None and len(labels) != config.num_classes:
+            raise ValueError(f"it has {len(labels)} labels for {config.num_classes} classes")
+        return Folder(
+            name=name,
+            architecture=str(values["architecture"]),
+            config=config,
+            preprocessing=preprocessing,
+            labels=None if labels is None else tuple(str(label) for label in labels),
+            record=None if weights is None else record_from_dict(weights["name"], weights),
+            based_on=str(values["based_on"] if weights is None else weights["name"]),
+            weights_path=weights_path,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = printable(f"it has no {error}" if isinstance(error, KeyError) else error)
+        raise WeightsError(
+            f"{name!r} is no network of slowfast_zoo, or one of a newer version: {config_path.name} cannot be used, "
+            f"{reason}"
+        ) from error
+
+
+def _check_sizes(config: Mapping[str, Any], preprocessing: Mapping[str, Any], weights_bytes: int) -> None:
+    """Compares what a folder claims with what networks have, before anything of that size is made.
+
+    Raises:
+        ValueError: a number is larger than any network's, or there are more blocks than the weights have room for.
+    """
+    for name, value in (*config.items(), *preprocessing.items()):
+        for number in _numbers(value):
+            if not abs(number) <= _LARGEST.get(name, _LARGEST_OTHER):
+                raise ValueError(f"{name} is {printable(number, 40)}, more than any network has")
+    frames, alpha = (max([1, *_numbers(config.get(name))]) for name in ("frames", "alpha"))
+    if frames * alpha > _MOST_FRAMES:
+        raise ValueError(f"its clips have {frames} x {alpha} frames, more than any network's")
+    blocks = sum(_numbers(config.get("depths")))
+    if blocks > _ALWAYS_ROOM_FOR and blocks * _BYTES_OF_A_BLOCK > weights_bytes:
+        raise ValueError(f"it has {blocks:g} blocks, more than fit into a weights file of {weights_bytes} bytes")
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers in a value of a configuration, however they are nested there."""
+    if isinstance(value, (int, float)):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [number for part in inside for number in _numbers(part)]
+
+
+def save_pretrained(
+    model: SavableNetwork,
+    folder: str | os.PathLike[str],
+    labels: Sequence[str] | None = None,
+    *,
+    record: WeightsRecord | None = None,
+    source_sha256: str | None = None,
+    name: str = "",
+) -> Path:
+    """Writes a network as a folder, each file whole or not at all: see :meth:`VideoNetwork.save_pretrained`.
+
+    Args:
+        model: made by ``create_model``.
+        folder: made if need be; files of these names in it are replaced.
+        labels: class names in the order of the outputs; None takes those of the network's weights.
+        record: the published weights that the network holds, unchanged; their licence, metrics and origin go with them.
+        source_sha256: hash of the publisher's file that they were converted from.
+        name: what the model card tells ``create_model``, for a folder that is going to be a repository.
+    """
+    model = unwrapped(model)
+    config = {**_config(model, labels, record), "source_sha256": source_sha256}
+    state = _state_of(model, config["config"])
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    save_state_dict(state, path / WEIGHTS_FILE)
+    terms = record.license if record else model.pretrained_cfg.get("license") if config["based_on"] else None
+    write_whole(path / CARD_FILE, _card(config, record, terms, name or f"local-dir:{path}").encode())
+    write_whole(path / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+    return path
+
+
+def check_savable(model: SavableNetwork) -> None:
+    """Refuse now what :func:`save_pretrained` would refuse after the work.
+
+    Raises:
+        ValueError: the network has other tensors or other layers than its configuration says, or no values.
+    """
+    _state_of(model, _config(model, None, None)["config"])
+
+
+def push_to_hub(
+    model: SavableNetwork,
+    repo_id: str,
+    labels: Sequence[str] | None = None,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload a slowfast_zoo model",
+) -> str:
+    """Uploads a network to the Hugging Face Hub: see :meth:`VideoNetwork.push_to_hub`."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, labels, name=f"hf-hub:{repo_id}")
+        return upload(repo_id, folder, private=private, token=token, commit_message=commit_message)
+
+
+def upload(
+    repo_id: str,
+    folder: str | os.PathLike[str],
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str,
+) -> str:
+    """Makes the repository if need be and uploads the folder; gives the commit's 40 hex digits.
+
+    Raises:
+        WeightsError: the Hub refuses, or cannot be reached.
+        ValueError: not a name of a repository.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=os.fspath(folder), commit_message=commit_message).oid)
+    except ValueError:  # the name
+        raise
+    except Exception as error:  # the client's versions raise those of three HTTP libraries, with no common base
+        raise WeightsError(
+            f"cannot upload to {repo_id!r}: {printable(next(iter(str(error).splitlines()), ''))}. Writing needs a "
+            "token: set HF_TOKEN, or log in with the Hub's client (`hf auth login`)."
+        ) from error
+
+
+def class_names(labels: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Class names from what ``pretrained_cfg["labels"]`` holds: the name of a list, the names themselves, or None."""
+    if labels is None:
+        return None
+    return load_labels(labels) if isinstance(labels, str) else tuple(labels)
+
+
+def _config(model: Any, labels: Sequence[str] | None, record: WeightsRecord | None) -> dict[str, Any]:
+    """The content of config.json."""
+    if not isinstance(model, SavableNetwork):
+        raise TypeError(f"only networks made by create_model are saved as folders, not {type(model).__name__}")
+    if model.optimized:
+        raise ValueError(
+            "an optimised network has its batch norms folded away and is no checkpoint: save the network that it was "
+            "made from"
+        )
+    cfg = model.pretrained_cfg
+    known: Any = model.labels
+    names = class_names(known) if labels is None else tuple(labels)
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise TypeError("labels are strings")
+    if names is not None and len(names) != model.num_classes:
+        raise ValueError(f"the network has {model.num_classes} classes, but {len(names)} labels were given")
+    return {
+        "library_name": "slowfast_zoo",
+        "library_version": __version__,
+        "architecture": cfg.get("architecture", ""),
+        "config": model.config.replace(num_classes=model.num_classes, in_chans=model.in_chans).to_dict(),
+        "preprocessing": {key: cfg[key] for key in _PREPROCESSING if key in cfg},
+        "labels": None if names is None else list(names),
+        "based_on": "" if record else cfg.get("based_on", ""),
+        "weights": record.to_dict() if record else None,
+    }
+
+
+def _state_of(model: SavableNetwork, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors to save: those that the network of this configuration has, exactly.
+
+    Raises:
+        ValueError: the network has other tensors or other layers, so that the folder would give another network.
+    """
+    with torch.device("meta"):
+        plain = model.plain(config_from_dict(config))
+    wanted = plain.state_dict()
+    # Names go through wrappers of single stages; the counters that thop leaves in the layers belong to no network.
+    state = {
+        re.sub(rf"\b(?:{'|'.join(INSIDE)})\.", "", name): tensor
+        for name, tensor in model.state_dict().items()
+        if name.rpartition(".")[2] not in _COUNTERS
+    }
+    other = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    differing = [*(state.keys() - wanted.keys()), *(wanted.keys() - state.keys()), *other]
+    if differing:
+        names = sorted(differing, key=lambda name: (not name.startswith("head."), name))
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise ValueError(
+            f"the network cannot be saved as a folder, because its tensors are not those of its configuration (they "
+            f"differ in {shown}): {_remedy(names)}"
+        )
+    replaced = _replaced_layer(model, plain)
+    if replaced:
+        raise ValueError(
+            f"the network cannot be saved as a folder, because {replaced}, which its configuration does not say: "
+            f"{_REMEDY}"
+        )
+    if any(tensor.is_meta for tensor in state.values()):
+        raise ValueError("the network is on the meta device and has no values to save: load its weights first")
+    # FSDP's are parts, which all processes put together.
+    return {name: getattr(state[name], "full_tensor", lambda t=state[name]: t)() for name in wanted}
+
+
+def _remedy(names: Sequence[str]) -> str:
+    """What to do about tensors that a folder cannot hold."""
+    for part, remedy in _REMEDIES.items():
+        if any(re.search(part, name) for name in names):
+            return remedy
+    if all(name.startswith("head.") for name in names):
+        return (
+            "model.reset_classifier(num_classes) makes a classifier that a folder holds, an nn.Linear with a bias; "
+            "torch.save(model.state_dict(), ...) keeps another"
+        )
+    return _REMEDY
+
+
+def _replaced_layer(model: nn.Module, plain: nn.Module) -> str:
+    """In words, the first layer that computes something else than the one that was built, with the same tensors."""
+    inside = re.compile(rf"\b(?:{'|'.join(INSIDE)})\b\.?")
+    layers = {inside.sub("", name).rstrip("."): module for name, module in model.named_modules()}
+    for name, built in plain.named_modules():
+        found = layers.get(name)
+        if isinstance(built, nn.Dropout):  # of no effect where a network is used
+            continue
+        # In use, the norms of training in parts are what they replaced. FSDP makes classes of its own, with the same
+        # forward.
+        is_norm = isinstance(built, nn.BatchNorm3d) and isinstance(found, (nn.SyncBatchNorm, SplitBatchNorm3d))
+        if not is_norm and getattr(type(found), "forward", None) is not type(built).forward:
+            return f"{name} is a {type(found).__name__} in place of a {type(built).__name__}"
+        settings, expected = (_IN_TRAINING.sub("", module.extra_repr()) for module in (found or built, built))
+        if not list(built.children()) and settings != expected:
+            return f"{name} is {type(built).__name__}({settings}) in place of {type(built).__name__}({expected})"
+    return ""
+
+
+def _card(config: Mapping[str, Any], record: WeightsRecord | None, terms: str | None, name: str) -> str:
+    """The model card: what the network is, where it comes from, how it is used."""
+    from huggingface_hub import ModelCardData
+
+    title = record.name if record else config["architecture"]
+    task = "object-detection" if config["config"]["roi"] else "video-classification"
+    data = ModelCardData(
+        library_name="slowfast_zoo",
+        license=terms.lower() if terms else None,
+        pipeline_tag=task,
+        tags=["slowfast", "video", task],
+    )
+    lines = ["---", data.to_yaml(), "---", f"# {title}", "", str(config_from_dict(config["config"])), ""]
+    if record:
+        lines += [
+            f"Weights trained on {record.dataset}, in the form of the Python package slowfast-zoo, which also reads "
+            f"them as they were published. {record.origin}",
+            "",
+            f"Licence: {record.license}.",
+            "",
+        ]
+        if record.source:
+            sha256 = config["source_sha256"]
+            lines += [f"Converted from <{record.source['url']}>" + (f" (SHA-256 {sha256})." if sha256 else "."), ""]
+        if record.metrics:
+            lines += ["| metric | value | protocol | whose number |", "|---|---|---|---|"]
+            lines += [
+                f"| {m['name']} | {m['value']} | {m['protocol']} | "
+                + (f"measured by {m['measured_by']}" if "measured_by" in m else f"claimed by {m['claimed_by']}")
+                + " |"
+                for m in record.metrics
+            ]
+            lines.append("")
+        lines += [f"- {note}" for note in record.notes] + [""] * bool(record.notes)
+    elif config["based_on"]:
+        lines += [f"Made from the weights `{config['based_on']}`, which may have been trained further since.", ""]
+    lines += [
+        "```python",
+        "import slowfast_zoo as sfz",
+        "",
+        f'model = sfz.create_model("{name}").eval()',
+        "```",
+        "",
+        "The networks are those of Feichtenhofer, Fan, Malik and He, "
+        "[SlowFast Networks for Video Recognition](https://arxiv.org/abs/1812.03982), ICCV 2019.",
+        "",
+    ]
+    return "\n".join(lines)

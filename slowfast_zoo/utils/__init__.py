@@ -1,0 +1,1 @@
+"""What rooms of every floor use: files, checks, processes, class labels, the version."""

@@ -1,0 +1,133 @@
+"""Opening a video, whatever it is given as."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from torch import Tensor
+from typing_extensions import Self
+
+from slowfast_zoo.errors import VideoDecodeError
+
+from .segment import _BEFORE, Segment, _Shifted
+from .source import FrameSequence, VideoInput, VideoSource, local_path
+
+
+def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2) -> VideoSource:
+    """Open a video of any kind for reading frames by time.
+
+    Args:
+        video: a path or URL of a video file, the path of a folder of images (in the natural order of their names), the
+            content of a file as bytes, a file opened in binary mode, uint8 RGB frames (T, H, W, 3) as an array or
+            tensor, or a :class:`~slowfast_zoo.video.Segment` of any of these.
+        fps: frames per second; needed for an array, 30 unless given for a folder of images, and without effect on a
+            file, which says itself when a frame is shown.
+        threads: decoder threads at most, for files (:class:`~slowfast_zoo.video.VideoReader`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VideoDecodeError: the file cannot be decoded, or the folder holds no images.
+        TypeError: ``video`` is none of these.
+        ValueError: an array of another shape or type, or ``fps`` missing or not above 0, or ``threads`` less than
+            1, or a file object that is closed.
+        MissingDependencyError: PyAV is not installed (files only).
+    """
+    if isinstance(video, Segment):
+        source = open_video(video.video, fps=fps, threads=threads)
+        try:
+            return SegmentReader(source, video)
+        except BaseException:
+            source.close()
+            raise
+    if isinstance(video, (np.ndarray, Tensor)):
+        if fps is None:
+            raise ValueError("an array of frames carries no frame rate: give fps=")
+        return FrameSequence(video, fps)
+    if isinstance(video, (str, os.PathLike)):
+        place = local_path(os.fspath(video))
+        if place is not None and os.path.isdir(place):
+            return FrameSequence.from_folder(place, 30.0 if fps is None else fps)
+    from .decode import VideoReader  # builds on this module, and is not needed for arrays
+
+    return VideoReader(video, threads=threads)
+
+
+class SegmentReader:
+    """Reads a segment: second 0 is its beginning. The attributes and methods are those of ``VideoSource``.
+
+    Args:
+        source: the whole video; closed with this one.
+        segment: the part of it.
+
+    Raises:
+        VideoDecodeError: the video ends before the segment begins.
+    """
+
+    def __init__(self, source: VideoSource, segment: Segment) -> None:
+        self._source, self._start = source, float(segment.start)
+        self.name = str(segment)
+        if self._start >= source.duration:
+            raise VideoDecodeError(self.name, f"the video ends before, after {source.duration:.2f} s")
+        is_cut = segment.end is not None and segment.end < source.duration
+        self._end = float(segment.end) if segment.end is not None and is_cut else source.duration
+        self._last = max(self._start, self._end - _BEFORE) if is_cut else float("inf")
+        self.duration = self._end - self._start
+        self.fps, self.pixel_aspect = source.fps, source.pixel_aspect
+        self.width, self.height = source.width, source.height
+
+    @property
+    def frames_decoded(self) -> int:
+        """How often a frame was decoded so far."""
+        return self._source.frames_decoded
+
+    @frames_decoded.setter
+    def frames_decoded(self, count: int) -> None:
+        self._source.frames_decoded = count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._source.__exit__(kind, error, tb)
+
+    def close(self) -> None:
+        """Let go of the video."""
+        self._source.close()
+
+    def frames_at(self, times: Sequence[float]) -> Tensor:
+        """The frames shown at some times: uint8 RGB (T, 3, H, W)."""
+        return self._source.frames_at([self._shifted(float(time)) for time in times])
+
+    def clips_at(
+        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        """Several clips, as of a whole video."""
+        shifted: Sequence[Sequence[float]] = _Shifted(clips, self._shifted)
+        return self._source.clips_at(list(shifted) if isinstance(clips, (list, tuple)) else shifted, transform)
+
+    def frame_times(self) -> Sequence[float]:
+        """When each stored frame is shown, in seconds from the beginning, the first one's 0."""
+        later = (time - self._start for time in self._source.frame_times() if time <= self._last)
+        return [0.0, *(time for time in later if time > _BEFORE)]
+
+    def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
+        """All frames in order from the one shown at ``start`` on."""
+        for time, frame in self._source.frames(self._shifted(start)):
+            if time > self._last:
+                return
+            yield max(time - self._start, 0.0), frame
+
+    def _shifted(self, time: float) -> float:
+        # Not by max and min, which lose what is no number.
+        shifted = self._start + (0.0 if time < 0 else time)
+        return self._last if shifted > self._last else shifted
+
+
+def sample_clip() -> Path:
+    """A short video of several camera moves, one after another, to try things on."""
+    return Path(str(files("slowfast_zoo.video") / "samples" / "camera_moves.mp4"))
