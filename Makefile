@@ -20,15 +20,12 @@ export ORT_DISABLE_TELEMETRY := 1
 demo: $(VENV)/.installed-all
 	$(BIN)/slowfast-zoo predict slowfast_zoo/video/samples/camera_moves.mp4 --plot camera_moves.png
 
-# The tests run in parts, with new processes for each: in one run of all of them a process ended near the end, twice,
-# without a word, and the cause has not been found.
 test: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	for part in '[a-d]' '[e-g]' '[h-n]' '[o-r]' '[s-z]'; do \
-		$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 tests/test_$$part*.py || exit 1; done
+	$(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
 	$(BIN)/python tests/smoke.py $(VENV)-smoke
 
 clean:

@@ -13,7 +13,7 @@ from slowfast_zoo.cli import main
 from slowfast_zoo.inference.evaluation.ava import write_ava_csv
 
 # Random boxes, and what PySlowFast's copy of the evaluation printed for them.
-SAMPLE = Path(__file__).resolve().parent / "conformance" / "ava"
+SAMPLE = Path(__file__).resolve().parents[1] / "conformance" / "ava"
 TRUTH, FOUND = str(SAMPLE / "gt.csv"), str(SAMPLE / "detections.csv")
 SETTINGS = ("--detections", FOUND, "--exclude", str(SAMPLE / "excluded_timestamps.csv"))
 WHOLE, LEFT = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0)

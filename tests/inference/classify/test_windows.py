@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_classifier import SIX, network
 from videos import write_video
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import VideoClassifier
 from slowfast_zoo.inference.classify.stream import windows
 from slowfast_zoo.video import open_video, sample_clip
+from tests.inference.classify.test_classifier import SIX, network
 
 SHORT: dict[str, Any] = {"window": 0.4, "stride": 0.2, "clip_frames": 4}
 

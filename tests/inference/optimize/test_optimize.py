@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from slowfast_zoo.inference.optimize.blocks import FoldedStem
-from slowfast_zoo.inference.optimize.convs import FoldedConv
 from torch import Tensor, nn
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import VideoClassifier
-from slowfast_zoo.inference.optimize.network import convs as folded_conv
+from slowfast_zoo.inference.optimize import convs as folded_conv
+from slowfast_zoo.inference.optimize.blocks import FoldedStem
+from slowfast_zoo.inference.optimize.convs import FoldedConv
 from slowfast_zoo.inference.optimize.network import optimize_for_inference
 from slowfast_zoo.kernels import onednn
 

@@ -37,7 +37,7 @@ from slowfast_zoo.storage.cache import ContentError, DiskError, cache_folder
 from slowfast_zoo.storage.download import Checksum
 from slowfast_zoo.weights import WeightsRecord, checkpoint, find_weights, records, source
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(250_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slowfast_zoo.cli.videos import find_videos, output_files
 from videos import decoded, write_video
 
 from slowfast_zoo.cli import main
+from slowfast_zoo.cli.videos import find_videos, output_files
 
 QUICK = ("--clips", "1", "--crops", "1")
 

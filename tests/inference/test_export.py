@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14),
     reason="older exporters cannot do all of this; export_model says so where they cannot",
 )
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEPTHS = (1, 1, 1, 1)
 SIZES = ((3, 80, 112), (1, 33, 47), (1, 32, 32), (1, 40, 256))  # batch, height, width
 SUFFIXES = (".pt2", ".onnx", ".xml")

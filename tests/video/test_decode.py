@@ -82,7 +82,7 @@ FILES: dict[str, dict[str, Any]] = {
 }
 UNTIMED = {"b_frames.avi": 30, "mpeg4.avi": 30, "raw.h264": 25}  # no stamps, or wrong ones
 TRIMMED = (7, 45)  # first and last frame
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REAL = sorted(
     path
     for folder in (ROOT / "slowfast_zoo" / "video" / "samples", ROOT.parent / "shared" / "videos")

@@ -18,7 +18,6 @@ import pytest
 import torch
 from huggingface_hub import constants
 from servers import CdnFile, CdnServer
-from test_finding import fetch, names, upstream
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import WeightsError
@@ -26,6 +25,7 @@ from slowfast_zoo.storage import download
 from slowfast_zoo.storage.cache import ContentError
 from slowfast_zoo.storage.download import Checksum
 from slowfast_zoo.weights import find_weights, records
+from tests.weights.test_source import fetch, names, upstream
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import slowfast_zoo as sfz
 from tests import upstream
-from tests.test_layouts import awake, same_weights
+from tests.weights.test_layouts import awake, same_weights
 
 NAME = "slow_r50_4x16"
 SMALL: dict[str, Any] = {"width": 8, "num_classes": 5}

@@ -11,9 +11,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import slowfast_zoo as sfz
+from slowfast_zoo.inference.optimize import convs as folded_conv
 from slowfast_zoo.inference.optimize.blocks import FoldedStem
 from slowfast_zoo.inference.optimize.convs import FoldedConv, WinogradConv
-from test_optimize import (
+from slowfast_zoo.inference.optimize.network import optimize_for_inference
+from slowfast_zoo.kernels import onednn, winograd
+from tests.inference.optimize.test_optimize import (
     KINDS,
     assert_close,
     assert_same_gradient,
@@ -24,12 +30,6 @@ from test_optimize import (
     small,
     wake,
 )
-from torch import Tensor, nn
-
-import slowfast_zoo as sfz
-from slowfast_zoo.inference.optimize.network import convs as folded_conv
-from slowfast_zoo.inference.optimize.network import optimize_for_inference
-from slowfast_zoo.kernels import onednn, winograd
 
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(torch.float32), reason="PyTorch without oneDNN's convolutions")
 

@@ -16,9 +16,9 @@ import av
 import numpy as np
 import pytest
 from servers import CdnFile, CdnServer
-from slowfast_zoo.cli.videos import find_videos
 from videos import read_code, write_video
 
+from slowfast_zoo.cli.videos import find_videos
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.video import open_video
 from slowfast_zoo.video.source import has_index_behind, local_path

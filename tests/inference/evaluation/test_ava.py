@@ -25,7 +25,7 @@ from slowfast_zoo.inference.evaluation.ava import (
 from slowfast_zoo.inference.evaluation.frame_map import PROTOCOLS, FrameMAP, frame_map
 
 # Random boxes, and what PySlowFast's copy of the evaluation printed for them.
-SAMPLE = Path(__file__).resolve().parent / "conformance" / "ava"
+SAMPLE = Path(__file__).resolve().parents[2] / "conformance" / "ava"
 ABC = {1: "a", 2: "b", 3: "c"}
 WHOLE, LEFT, RIGHT = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 

@@ -19,9 +19,9 @@ from slowfast_zoo.models import ResNet3D, SlowFast, VideoNetwork
 from slowfast_zoo.weights import records
 from tests import upstream
 from tests.servers import COMMIT, HubServer, Repo
-from tests.test_layouts import awake, same_weights
+from tests.weights.test_layouts import awake, same_weights
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = "slowfast_tiny_4x8.motion"
 IN1K = "c2d_r50_1x1.pyslowfast_in1k"
 

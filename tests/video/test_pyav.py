@@ -71,5 +71,5 @@ with LiveReader(sys.argv[1]) as live:
 
 def test_a_reader_closes_while_its_decoder_has_something_to_log() -> None:
     # Once a level was set, decoder threads log through Python; a reader that frees them meanwhile waits for ever.
-    sample = Path(__file__).resolve().parent.parent / "slowfast_zoo/video/samples/camera_moves.mp4"
+    sample = Path(__file__).resolve().parents[2] / "slowfast_zoo/video/samples/camera_moves.mp4"
     subprocess.run([sys.executable, "-c", CLOSED_AT_ONCE, sample], check=True, timeout=300)

@@ -25,7 +25,7 @@ from benchmarks.synthetic.motion import (
 )
 from slowfast_zoo.video.encode import write_video
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DIRECTED = [c for c in MOTION_CLASSES if c not in ("static", "shake")]
 SYMMETRIES = [
     {"mirror": bool(i & 1), "flip": bool(i & 2), "transpose": bool(i & 4), "reverse": bool(i & 8)} for i in range(16)

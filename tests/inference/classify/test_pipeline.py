@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_classifier import network
 from videos import write_video
 
 import slowfast_zoo as sfz
@@ -20,6 +19,7 @@ from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.inference import VideoClassifier
 from slowfast_zoo.inference.classify import pipeline
 from slowfast_zoo.inference.classify.pipeline import BatchRunner
+from tests.inference.classify.test_classifier import network
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """slowfast-zoo export, in processes of its own.
 
-Apart from tests/test_export.py, which starts the runtimes in its own process: on one machine that process ended twice,
+Apart from tests/inference/test_export.py, which starts the runtimes in its own process: on one machine that process ended twice,
 without a word, while these tests waited for others in it. Why is not known.
 """
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
     or not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))),
     reason="the exporters are not installed, or too old to do all of this",
 )
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from slowfast_zoo.video import load_labels
 from slowfast_zoo.video.encode import write_video
 from slowfast_zoo.weights import find_weights, records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = json.loads((ROOT / "benchmarks" / "results" / "objects.json").read_text(encoding="utf-8"))
 T = (np.arange(33) - 16) / 30  # the second around the middle
 SCENES = 12

@@ -21,7 +21,7 @@ from slowfast_zoo.models import ARCHITECTURES, ResNet3DConfig, SlowFastConfig, b
 from slowfast_zoo.video import ClipTransform, load_labels
 from slowfast_zoo.weights import WeightsRecord, records
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
 SCHEMA = json.loads((ROOT / "weights_manifest.schema.json").read_text(encoding="utf-8"))
 # A collection of facts on the published files, which is not part of this project.

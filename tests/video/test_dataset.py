@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from slowfast_zoo.cli.videos import find_videos
 
+from slowfast_zoo.cli.videos import find_videos
 from slowfast_zoo.finetuning.data import read_data, warn_of
 from slowfast_zoo.video.dataset import labels_in_list, read_class_folders, read_dataset
 

@@ -13,7 +13,7 @@ import torch
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import printable
-from tests.test_layouts import awake, same_weights
+from tests.weights.test_layouts import awake, same_weights
 
 NAME = "slow_r50_4x16"
 STEM = "pathway.stem.conv1.conv.weight"
