@@ -7,15 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
-from typing_extensions import Self
 
 from slowfast_zoo.errors import VideoDecodeError
 
-from .segment import _BEFORE, Segment, _Shifted
+from .segment import Segment
 from .source import FrameSequence, VideoInput, VideoSource, local_path
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# A frame is on the screen a little before its time already, where containers round times: so much before the end of a
+# segment, the frame that begins there is not.
+_BEFORE = 0.001
 
 
 def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2) -> VideoSource:
@@ -55,6 +62,22 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
     from .decode import VideoReader  # builds on this module, and is not needed for arrays
 
     return VideoReader(video, threads=threads)
+
+
+class _Shifted(Sequence[Sequence[float]]):
+    """Clips by the clock of the whole video, made as they are asked for."""
+
+    def __init__(self, clips: Sequence[Sequence[float]], shifted: Callable[[float], float]) -> None:
+        self._clips, self._time = clips, shifted
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [self._time(float(time)) for time in self._clips[index]]
+
+    def __iter__(self) -> Iterator[Sequence[float]]:
+        return ([self._time(float(time)) for time in times] for times in self._clips)
 
 
 class SegmentReader:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     pass
-
-# A frame is on the screen a little before its time already, where containers round times: so much before the end of a
-# segment, the frame that begins there is not.
-_BEFORE = 0.001
 
 
 @dataclass(frozen=True)
@@ -44,19 +39,3 @@ class Segment:
 
     def _span(self) -> str:
         return f"from {self.start:g} s to {'the end' if self.end is None else f'{self.end:g} s'}"
-
-
-class _Shifted(Sequence[Sequence[float]]):
-    """Clips by the clock of the whole video, made as they are asked for."""
-
-    def __init__(self, clips: Sequence[Sequence[float]], shifted: Callable[[float], float]) -> None:
-        self._clips, self._time = clips, shifted
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [self._time(float(time)) for time in self._clips[index]]
-
-    def __iter__(self) -> Iterator[Sequence[float]]:
-        return ([self._time(float(time)) for time in times] for times in self._clips)

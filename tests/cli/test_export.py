@@ -1,7 +1,6 @@
 """slowfast-zoo export, in processes of its own.
 
-Apart from tests/inference/test_export.py, which starts the runtimes in its own process: on one machine that process ended twice,
-without a word, while these tests waited for others in it. Why is not known.
+Apart from tests/inference/test_export.py, which starts the runtimes in its own process.
 """
 
 from __future__ import annotations
