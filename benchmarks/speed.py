@@ -30,9 +30,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.contenders import Contender
 from slowfast_zoo import optimize_for_inference
 from slowfast_zoo.inference.measure.bench import ceiling, cost, has_fast, machine, measure, peak_memory, startup
-from slowfast_zoo.inference.measure.contenders import Contender, Workload
+from slowfast_zoo.inference.measure.work import Workload
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 NETWORKS = ("slowfast_r50_8x8", "slowfast_r50_4x16", "slowfast_r101_8x8", "slow_r50_8x8")

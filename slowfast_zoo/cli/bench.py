@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-_PEERS = {"pytorchvideo": "PyTorchVideo", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+if TYPE_CHECKING:
+    from slowfast_zoo.inference.measure.work import Variant, Workload
 
 
 def add_command(commands: Any) -> None:
@@ -17,6 +19,12 @@ def add_command(commands: Any) -> None:
         description="Measure a model on this machine: latency, clips a second and peak memory, as it is and optimised "
         "for inference. All are timed in turns; memory is measured in a process of its own for each.",
     )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured, and how."""
     parser.add_argument("model", metavar="MODEL", help="a name from slowfast-zoo list")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="clips at once (default: %(default)s)")
     parser.add_argument("--size", type=int, metavar="S", help="side of a clip in pixels (default: the model's crop)")
@@ -31,43 +39,29 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=10, metavar="N", help="timed calls (default: %(default)s)")
     parser.add_argument("--train", action="store_true", help="a training step (forward and backward)")
-    parser.add_argument(
-        "--against",
-        action="append",
-        default=[],
-        choices=sorted(_PEERS),
-        help="another library, if it is installed; may be given more than once",
-    )
     parser.add_argument("--json", action="store_true", help="a JSON object")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    return report(args, work_of(args), variants_of(args))
+
+
+def report(args: argparse.Namespace, work: Workload, variants: Sequence[Variant]) -> int:
+    """Measure variants of the network and print them, the first as what the others are compared with."""
     from slowfast_zoo.inference.measure import bench
-    from slowfast_zoo.inference.measure.contenders import Workload
 
     from .models import _print_table
 
-    work = Workload(
-        model=args.model,
-        batch=args.batch,
-        size=args.size,
-        frames=args.frames,
-        threads=args.threads,
-        device=args.device,
-        train=args.train,
-    )
-    contenders = _contenders(args)
-    for contender in contenders:  # before the work, not after a minute of it
-        contender.require()
+    for variant in variants:  # before the work, not after a minute of it
+        variant.require()
     facts = bench.cost(work)
     try:
-        rows = bench.measure(work, contenders, args.repeats)
+        rows = bench.measure(work, variants, args.repeats)
         started = bench.startup(args.model)
     except RuntimeError as error:  # out of memory, a layer that this dtype lacks, a child that was killed
         raise ValueError(str(error).strip().splitlines()[0]) from error
-    report = {
+    found = {
         "model": args.model,
         "input": _input_shape(work),
         "what": "training step" if args.train else "inference",
@@ -77,33 +71,37 @@ def run(args: argparse.Namespace) -> int:
         "rows": rows,
     }
     if args.json:
-        print(json.dumps(report, indent=2))
+        print(json.dumps(found, indent=2))
         return 0
-    print(f"{args.model}, {report['what']}, input {' x '.join(map(str, report['input']))}")
-    for title, text in _heading(report):
+    print(f"{args.model}, {found['what']}, input {' x '.join(map(str, found['input']))}")
+    for title, text in _heading(found):
         print(f"  {title:<12} {text}")
     print()
     _print_table(_aligned([("", "latency, ms", "quartiles", "clips/s", "peak MiB", "ratio"), *map(_cells, rows)]))
     return 0
 
 
-def _contenders(args: argparse.Namespace) -> list[Any]:
+def work_of(args: argparse.Namespace) -> Workload:
+    """What the options ask to be computed, checked."""
+    from slowfast_zoo.inference.measure.work import Workload
+
+    names = ("model", "batch", "size", "frames", "threads", "device", "train")
+    return Workload(**{name: getattr(args, name) for name in names})
+
+
+def variants_of(args: argparse.Namespace) -> list[Variant]:
     """The ordinary network first: the others' ratios are to it."""
     from slowfast_zoo.inference.measure.bench import has_fast
-    from slowfast_zoo.inference.measure.contenders import Contender
+    from slowfast_zoo.inference.measure.work import Variant
 
     dtypes = [args.dtype] if args.dtype else ["float32"]
     if not args.dtype and has_fast("bfloat16", args.device):
         dtypes.append("bfloat16")
-    chosen = [Contender("ordinary")]
+    chosen = [Variant("ordinary")]
     if args.train:
-        chosen += [Contender("ordinary", dtype) for dtype in dtypes]
+        chosen += [Variant("ordinary", dtype) for dtype in dtypes]
     else:
-        chosen += [Contender("optimised", dtype) for dtype in dtypes]
-    for peer in args.against:
-        # On a CPU, PyTorchVideo's pooling knows no other dtype, and ONNX Runtime hardly any operation.
-        only_float32 = peer != "openvino" and args.device == "cpu" and not args.train
-        chosen += [Contender(_PEERS[peer], dtype) for dtype in (["float32"] if only_float32 else dtypes)]
+        chosen += [Variant("optimised", dtype) for dtype in dtypes]
     return list(dict.fromkeys(chosen))
 
 

@@ -1,4 +1,4 @@
-"""What networks cost on this machine: time, memory, start-up, beside other libraries and the machine's own ceiling.
+"""What networks cost on this machine: time, memory, start-up, and the machine's own ceiling.
 
 ``slowfast-zoo bench`` and the scripts in ``benchmarks/`` measure with this module. Two rules make ratios fair: what is
 compared is timed in turns, one call each a round, and memory is measured in a process of its own for each.
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from torch import nn
 from slowfast_zoo.utils import checks
 from slowfast_zoo.utils.version import __version__
 
-from .contenders import PACKAGES, Call, Contender, Workload, prepare
+from .work import Call, Variant, Workload
 
+# What has a say in the times, if it is installed.
+_PACKAGES = ("torch", "pytorchvideo", "openvino", "onnxruntime")
 _PAUSE = 0.02  # seconds between calls, in which worker threads that still spin for the last one go to sleep
 # Instruction sets that say how fast a processor multiplies matrices.
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_fp16", "amx_int8")
@@ -108,13 +110,13 @@ def threads_set(threads: int | None) -> Iterator[None]:
 
 
 def measure(
-    work: Workload, contenders: Sequence[Contender], rounds: int = 10, *, warm_up: int = 2, memory: bool = True
+    work: Workload, variants: Sequence[Variant], rounds: int = 10, *, warm_up: int = 2, memory: bool = True
 ) -> list[dict[str, Any]]:
-    """Measure contenders side by side.
+    """Measure variants side by side.
 
     Args:
         work: what they do.
-        contenders: who; the first is what the others are compared with.
+        variants: who; the first is what the others are compared with.
         rounds: calls of each that count.
         warm_up: calls of each before.
         memory: measure the peak memory too, in one more process for each.
@@ -129,29 +131,29 @@ def measure(
         MissingDependencyError: a package is not installed.
     """
     checks.integer(rounds, "repeats", at_least=1)
-    for contender in contenders:
-        contender.require()
+    for variant in variants:
+        variant.require()
     # What is measured is freed before the memory is, in processes of their own.
     records: list[dict[str, Any]] = []
-    calls: dict[Contender, Call] = {}
+    calls: dict[Variant, Call] = {}
     with threads_set(work.threads):
-        for contender in contenders:
+        for variant in variants:
             began = time.perf_counter()
-            calls[contender] = prepare(contender, work)
+            calls[variant] = variant.prepare(work)
             ready = round(time.perf_counter() - began, 3)
-            identity = {"name": str(contender), "kind": contender.kind, "dtype": contender.dtype}
+            identity = {"name": str(variant), "kind": variant.kind, "dtype": variant.dtype}
             records.append({**identity, "ready_seconds": ready})
         times = interleaved(calls, rounds, warm_up=warm_up, device=work.device)
     calls.clear()
     gc.collect()
-    first = statistics.median(times[contenders[0]])
-    for record, contender in zip(records, contenders, strict=True):
-        middle = statistics.median(times[contender])
-        record.update(summary(times[contender]))
+    first = statistics.median(times[variants[0]])
+    for record, variant in zip(records, variants, strict=True):
+        middle = statistics.median(times[variant])
+        record.update(summary(times[variant]))
         record["clips_per_second"] = round(work.batch / middle, 3)
         record["ratio"] = round(middle / first, 3)
         if memory:
-            peak = peak_memory(contender, work)
+            peak = peak_memory(variant, work)
             record["peak_mib"] = None if peak is None else round(peak / 2**20, 1)
     return records
 
@@ -159,7 +161,7 @@ def measure(
 # -- memory ----------------------------------------------------------------------------------------------------------
 
 
-def peak_memory(contender: Contender, work: Workload) -> int | None:
+def peak_memory(variant: Variant, work: Workload) -> int | None:
     """Memory that the work takes at its peak, weights and input included, in bytes.
 
     On the CPU: the growth of the peak resident set of a process of its own, over what it held after its imports. What
@@ -169,7 +171,9 @@ def peak_memory(contender: Contender, work: Workload) -> int | None:
     Raises:
         RuntimeError: the process failed.
     """
-    task = json.dumps({"contender": asdict(contender), "work": {**asdict(work), "overrides": dict(work.overrides)}})
+    kind = type(variant)  # found again by name in the other process
+    described = {"module": kind.__module__, "class": kind.__name__, "values": asdict(variant)}
+    task = json.dumps({"variant": described, "work": {**asdict(work), "overrides": dict(work.overrides)}})
     code = "import sys; from slowfast_zoo.inference.measure.bench import _memory_child as run; run(sys.argv[1])"
     return _child(code, task)["bytes"]  # type: ignore[no-any-return]
 
@@ -188,15 +192,16 @@ def _child(code: str, *arguments: str) -> dict[str, Any]:
 
 def _memory_child(task: str) -> None:
     values = json.loads(task)
-    contender, work = Contender(**values["contender"]), Workload(**values["work"])
-    contender.require()
+    described, work = values["variant"], Workload(**values["work"])
+    variant: Variant = getattr(import_module(described["module"]), described["class"])(**described["values"])
+    variant.require()
     cuda = torch.device(work.device).type == "cuda"
     with torch.device("meta"):
         work.network()  # what is imported on first use
     with threads_set(work.threads):
         _tidy()
         start = _resident_peak()
-        call = prepare(contender, work)
+        call = variant.prepare(work)
         _tidy()  # for all alike; networks that others were made from are gone
         if cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -266,7 +271,7 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     versions = {"python": platform.python_version(), "slowfast_zoo": __version__}
-    for package in ("torch", *PACKAGES.values()):
+    for package in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     result: dict[str, Any] = {

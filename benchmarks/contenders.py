@@ -1,124 +1,48 @@
-"""What is measured side by side: networks as they are, optimised, and other libraries' networks of the same shape."""
+"""Other libraries' networks of the same shape, and other ways to run ours, measured in turns with them.
+
+``python -m benchmarks.contenders MODEL --against openvino`` is ``slowfast-zoo bench`` with others in the round.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast_zoo.cli.bench import add_options, report, variants_of, work_of
 from slowfast_zoo.errors import MissingDependencyError
-from slowfast_zoo.factory import create_model
 from slowfast_zoo.inference.export import export_model
+from slowfast_zoo.inference.measure.work import Call, Variant, Workload, inference, training_step
 from slowfast_zoo.inference.optimize.network import optimize_for_inference
 from slowfast_zoo.inference.telemetry import no_telemetry
 from slowfast_zoo.models import SlowFastConfig, build
 from slowfast_zoo.models.config import block_kernels
-from slowfast_zoo.utils import checks
 
-KINDS = (
-    "ordinary",
-    "optimised",
-    "optimised without Winograd",
-    "channels-last",
-    "compiled",
-    "CUDA graph",
-    "PyTorchVideo",
-    "OpenVINO",
-    "ONNX Runtime",
-)
-DTYPES = ("float32", "bfloat16", "float16")
 PACKAGES = {"PyTorchVideo": "pytorchvideo", "OpenVINO": "openvino", "ONNX Runtime": "onnxruntime"}
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}  # PyTorchVideo knows networks by their depth
-Call = Callable[[], Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What is computed.
+class Contender(Variant):
+    """One of those that do the same work: also other libraries' networks, and PyTorch's other ways to run ours."""
 
-    Attributes:
-        model: a name that :func:`~slowfast_zoo.create_model` takes. Its weights stay random.
-        batch: clips at once.
-        size: side of the square clip in pixels; the network's own crop by default.
-        frames: T, the frames of the Slow pathway; the network's own by default.
-        threads: of the CPU; as many as torch takes by default.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        train: a training step, forward and backward, instead of inference.
-        overrides: further keywords of ``create_model``.
-    """
-
-    model: str
-    batch: int = 1
-    size: int | None = None
-    frames: int | None = None
-    threads: int | None = None
-    device: str = "cpu"
-    train: bool = False
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("size", 32), ("frames", 1), ("threads", 1)):
-            if name == "batch" or getattr(self, name) is not None:
-                checks.integer(getattr(self, name), name, at_least=least)
-        try:
-            device = torch.device(self.device)
-            if device.type not in ("cpu", "cuda"):
-                raise ValueError(f"device {self.device!r} cannot be measured: it is cpu or cuda")
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-            raise ValueError(f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-
-    def network(self) -> Any:
-        """The network, in evaluation or training as the work wants it, on the current default device."""
-        overrides = dict(self.overrides) | ({"frames": self.frames} if self.frames else {})
-        return create_model(self.model, **overrides).train(self.train)
-
-    def inputs(self, config: Any, dtype: torch.dtype = torch.float32, device: str | None = None) -> tuple[Any, ...]:
-        """What the network is called with: a clip, the pair of frames and flow, or a clip and one box in each.
-
-        Args:
-            config: the network's configuration.
-            dtype: of the clip.
-            device: where it is; the work's own device by default.
-        """
-        like: dict[str, Any] = {"dtype": dtype, "device": device or self.device}
-        side = self.size or config.crop
-        clip = torch.rand(self.batch, config.in_chans, config.clip_frames, side, side, **like)
-        if getattr(config, "fast_input", "") == "flow":
-            return ((clip[:, :, : config.frames], torch.rand(self.batch, 2, *clip.shape[2:], **like)),)
-        if config.roi:
-            return clip, [torch.tensor([[0.0, 0.0, side, side]], **like)] * self.batch
-        return (clip,)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One of those that do the same work.
-
-    Attributes:
-        kind: one of :data:`KINDS`. ``ordinary`` is the network as :func:`~slowfast_zoo.create_model` makes it.
-        dtype: ``float32``, ``bfloat16`` or ``float16``: what it computes in. Training in another than float32 is under
-            autocast.
-    """
-
-    kind: str
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        checks.one_of(self.kind, KINDS, "a contender's kind")
-        checks.one_of(self.dtype, DTYPES, "dtype")
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.dtype}"
+    KINDS: ClassVar[tuple[str, ...]] = (
+        *Variant.KINDS,
+        "optimised without Winograd",
+        "channels-last",
+        "compiled",
+        "CUDA graph",
+        "PyTorchVideo",
+        "OpenVINO",
+        "ONNX Runtime",
+    )
 
     def require(self) -> Any:
         """Import what it needs, all of it, so that none is imported while memory is measured.
@@ -152,76 +76,46 @@ class Contender:
             ) from error
         return torch
 
-
-def prepare(contender: Contender, work: Workload) -> Call:
-    """Make a contender ready: its network, on its device, in its dtype, and the input.
-
-    Returns:
-        A function without arguments that does the work once.
-
-    Raises:
-        ValueError: this contender cannot do this work.
-        MissingDependencyError: its package is not installed.
-    """
-    kind, device = contender.kind, torch.device(work.device)
-    contender.require()
-    if work.train and kind not in ("ordinary", "channels-last", "compiled", "PyTorchVideo"):
-        raise ValueError(f"{kind} is for inference: it has no training step to measure")
-    if kind == "OpenVINO":
-        return _openvino(contender, work)
-    if kind == "ONNX Runtime":
-        return _onnxruntime(contender, work)
-    dtype: torch.dtype = getattr(torch, contender.dtype)
-    optimised = kind in ("optimised", "optimised without Winograd")
-    weights_dtype = torch.float32 if work.train or optimised else dtype
-    model = work.network()
-    inputs = work.inputs(model.config, weights_dtype)
-    if kind == "PyTorchVideo":
-        side = work.size or model.config.crop
-        if isinstance(model.config, SlowFastConfig):  # its loaders make the pair, so its time is without that
-            with torch.no_grad():
-                inputs = ([part.contiguous() for part in model.to(weights_dtype).pathway_inputs(inputs[0])],)
-        model = pytorchvideo_network(model.config, side).train(work.train)
-    model = model.to(device, weights_dtype)
-    if optimised:
-        model = optimize_for_inference(model, dtype=dtype, winograd=kind == "optimised")
-    if kind in ("channels-last", "compiled", "CUDA graph"):
-        model = model.to(memory_format=torch.channels_last_3d)
-        inputs = tuple(
-            x.contiguous(memory_format=torch.channels_last_3d) if isinstance(x, Tensor) else x for x in inputs
-        )
-    if kind == "compiled":
-        model = torch.compile(model)
-    if work.train:
-        return _training_step(model, inputs, dtype)
-
-    def infer() -> Any:
-        with torch.inference_mode():
-            return model(*_fresh(inputs))
-
-    if kind == "compiled":
-        config = importlib.import_module("torch._inductor.config")
-        with config.patch(freezing=device.type == "cpu"):  # then the weights are constants, and can be ordered anew
-            infer()  # compiles
-    return _captured(infer) if kind == "CUDA graph" else infer
-
-
-def _fresh(inputs: tuple[Any, ...]) -> list[Any]:
-    """The same tensors; lists are new, because PyTorchVideo's networks put their own maps into the list they get."""
-    return [list(x) if isinstance(x, list) else x for x in inputs]
-
-
-def _training_step(model: nn.Module, inputs: tuple[Any, ...], dtype: torch.dtype) -> Call:
-    device = next(model.parameters()).device
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype) if dtype != torch.float32 else nullcontext():
-            logits = model(*_fresh(inputs))
-        loss = F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long, device=device))
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    return step
+    def prepare(self, work: Workload) -> Call:
+        """See :meth:`Variant.prepare`."""
+        kind, device = self.kind, torch.device(work.device)
+        self.require()
+        if work.train and kind not in ("ordinary", "channels-last", "compiled", "PyTorchVideo"):
+            raise ValueError(f"{kind} is for inference: it has no training step to measure")
+        if kind in Variant.KINDS:
+            return super().prepare(work)
+        if kind == "OpenVINO":
+            return _openvino(self, work)
+        if kind == "ONNX Runtime":
+            return _onnxruntime(self, work)
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        weights_dtype = torch.float32 if work.train or kind == "optimised without Winograd" else dtype
+        model = work.network()
+        inputs = work.inputs(model.config, weights_dtype)
+        if kind == "PyTorchVideo":
+            side = work.size or model.config.crop
+            if isinstance(model.config, SlowFastConfig):  # its loaders make the pair, so its time is without that
+                with torch.no_grad():
+                    inputs = ([part.contiguous() for part in model.to(weights_dtype).pathway_inputs(inputs[0])],)
+            model = pytorchvideo_network(model.config, side).train(work.train)
+        model = model.to(device, weights_dtype)
+        if kind == "optimised without Winograd":
+            model = optimize_for_inference(model, dtype=dtype, winograd=False)
+        if kind in ("channels-last", "compiled", "CUDA graph"):
+            model = model.to(memory_format=torch.channels_last_3d)
+            inputs = tuple(
+                x.contiguous(memory_format=torch.channels_last_3d) if isinstance(x, Tensor) else x for x in inputs
+            )
+        if kind == "compiled":
+            model = torch.compile(model)
+        if work.train:
+            return training_step(model, inputs, dtype)
+        infer = inference(model, inputs)
+        if kind == "compiled":
+            config = importlib.import_module("torch._inductor.config")
+            with config.patch(freezing=device.type == "cpu"):  # then the weights are constants, and can be ordered anew
+                infer()  # compiles
+        return _captured(infer) if kind == "CUDA graph" else infer
 
 
 def _captured(call: Call) -> Call:
@@ -351,3 +245,28 @@ def _onnxruntime(contender: Contender, work: Workload) -> Call:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     inputs = {"clip": clip.numpy()}
     return lambda: session.run(None, inputs)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measures as the command does, and others with it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser)
+    choices = {package: name for name, package in PACKAGES.items()}
+    parser.add_argument("--against", action="append", required=True, choices=sorted(choices), help="may be repeated")
+    args = parser.parse_args(words)
+    try:
+        work, variants = work_of(args), variants_of(args)
+        dtypes = list(dict.fromkeys(variant.dtype for variant in variants[1:]))
+        for peer in args.against:
+            # On a CPU, PyTorchVideo's pooling knows no other dtype, and ONNX Runtime hardly any operation.
+            only_float32 = peer != "openvino" and args.device == "cpu" and not args.train
+            variants += [Contender(choices[peer], dtype) for dtype in (["float32"] if only_float32 else dtypes)]
+        return report(args, work, list(dict.fromkeys(variants)))
+    except (ValueError, MissingDependencyError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    from benchmarks.contenders import main as run  # whose classes other processes find by name
+
+    sys.exit(run())
