@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from slowfast_zoo.models.record import WeightsRecord, record_from_dict
 
@@ -16,8 +17,22 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 @cache
 def records() -> Mapping[str, WeightsRecord]:
     """All records by name, in the manifest's order."""
-    entries = json.loads(_manifest_path().read_text(encoding="utf-8"))["weights"]
+    entries = expand(json.loads(_manifest_path().read_text(encoding="utf-8")))
     return MappingProxyType({name: record_from_dict(name, entry) for name, entry in entries.items()})
+
+
+def expand(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The manifest's entries by name, with the defaults and the preprocessing of their presets put in."""
+    defaults, presets = manifest["defaults"], manifest["presets"]
+    expanded = {}
+    for name, entry in manifest["weights"].items():
+        record = {**defaults["record"], **entry}
+        if record["source"] is not None:
+            record["source"] = {**defaults["source"], **record["source"]}
+        changes = dict(record["preprocessing"])
+        record["preprocessing"] = {**presets[changes.pop("preset")], **changes}
+        expanded[name] = record
+    return expanded
 
 
 def default_record(architecture: str) -> WeightsRecord | None:

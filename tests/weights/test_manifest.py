@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -20,9 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from slowfast_zoo.models import ARCHITECTURES, ResNet3DConfig, SlowFastConfig, build
 from slowfast_zoo.video import ClipTransform, load_labels
 from slowfast_zoo.weights import WeightsRecord, records
+from slowfast_zoo.weights.manifest import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
+EXPANDED = expand(MANIFEST)
 SCHEMA = json.loads((ROOT / "weights_manifest.schema.json").read_text(encoding="utf-8"))
 # A collection of facts on the published files, which is not part of this project.
 FACTS = ROOT.parent / "shared" / "upstream" / "checkpoints.json"
@@ -91,6 +94,26 @@ def test_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(SCHEMA)
     assert [f"{list(e.absolute_path)}: {e.message}" for e in validator.iter_errors(MANIFEST)] == []
+    whole = jsonschema.Draft202012Validator({"$ref": "#/$defs/record", "$defs": SCHEMA["$defs"]})
+    for name, record in EXPANDED.items():
+        assert [f"{name}: {list(e.absolute_path)}: {e.message}" for e in whole.iter_errors(record)] == []
+
+
+def test_facts_are_those_on_record() -> None:
+    """A fact that changes is meant to: its record's digest is written anew with it."""
+    digests = {
+        name: hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+        for name, record in EXPANDED.items()
+    }
+    assert digests == json.loads(Path(__file__).with_name("manifest_facts.json").read_text(encoding="utf-8"))
+
+
+def test_an_entry_says_what_the_defaults_do_not() -> None:
+    for name, entry in MANIFEST["weights"].items():
+        said = [key for key, value in entry.items() if MANIFEST["defaults"]["record"].get(key, ...) == value]
+        preset = MANIFEST["presets"][entry["preprocessing"]["preset"]]
+        said += [key for key, value in entry["preprocessing"].items() if preset.get(key, ...) == value]
+        assert not said, f"{name} repeats the defaults of {said}"
 
 
 @pytest.mark.parametrize(
