@@ -269,7 +269,7 @@ def _train(
             "lr": lr,
         }
         folder = OutputFolder(output, run)
-        state = team.agreed(lambda: folder.open(resume))
+        state = team.share_result(lambda: folder.open(resume))
         total = len(data.train) + len(data.val)
         segments = network.pretrained_cfg["clip_sampling"] == "segments"
         dataset = ClipDataset(data, transform, network.config, settings.seed, segments, int(max_bad * total))

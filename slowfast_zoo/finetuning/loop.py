@@ -159,7 +159,7 @@ class Trainer:
             OSError: a network cannot be written.
         """
         if self.history:
-            self._forgotten = self._team.agreed(lambda: self._take_stock(folder))
+            self._forgotten = self._team.share_result(lambda: self._take_stock(folder))
 
     def _take_stock(self, folder: OutputFolder) -> int:
         is_between_epochs = not self._step

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce
 from torch import Tensor
 
 FastInput = Literal["rgb", "rgb_half", "gray", "time_difference", "flow"]
@@ -32,15 +33,14 @@ def weaken(frames: Tensor, kind: FastInput) -> Tensor:
     """
     if kind == "rgb_half":
         # Averaged as images, with time in the batch: backends lack the 3D pooling in low precision.
-        b, c, t, h, w = frames.shape
-        images = F.avg_pool2d(frames.transpose(1, 2).reshape(b * t, c, h, w), 2, ceil_mode=True)
-        return images.reshape(b, t, c, *images.shape[-2:]).transpose(1, 2)
+        images = F.avg_pool2d(rearrange(frames, "b c t h w -> (b t) c h w"), 2, ceil_mode=True)
+        return rearrange(images, "(b t) c h w -> b c t h w", b=frames.shape[0])
     if kind in ("gray", "time_difference"):
         if frames.shape[1] == 3:
-            luma = frames.new_tensor(_LUMA).view(1, 3, 1, 1, 1)
-            frames = (frames * luma).sum(dim=1, keepdim=True)
+            luma = rearrange(frames.new_tensor(_LUMA), "c -> 1 c 1 1 1")
+            frames = reduce(frames * luma, "b c t h w -> b 1 t h w", "sum")
         else:
-            frames = frames.mean(dim=1, keepdim=True)
+            frames = reduce(frames, "b c t h w -> b 1 t h w", "mean")
         if kind == "time_difference":
             previous = torch.cat((frames[:, :, :1], frames[:, :, :-1]), dim=2)
             frames = frames - previous

@@ -8,9 +8,14 @@ from typing import Any, Literal
 import torch
 import torch.fx
 import torch.nn.functional as F
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from slowfast_zoo.utils.torchvision_guard import require_torchvision
+
+# A traced graph calls them: what they do depends on the shape.
+torch.fx.wrap("rearrange")
+torch.fx.wrap("reduce")
 
 
 class ClassifierHead(nn.Module):
@@ -40,8 +45,9 @@ class ClassifierHead(nn.Module):
 
     def _pool_one(self, x: Tensor) -> Tensor:
         if self.window is None:
-            return x.mean(dim=(2, 3, 4)).unsqueeze(1)
-        return window_averages(x.mean(dim=2), self.window).flatten(2).transpose(1, 2)
+            return reduce(x, "b c t h w -> b 1 c", "mean")
+        plane = reduce(x, "b c t h w -> b c h w", "mean")
+        return rearrange(window_averages(plane, self.window), "b c h w -> b (h w) c")
 
     def positions(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits of each window position: (B, P, num_classes)."""
@@ -52,7 +58,7 @@ class ClassifierHead(nn.Module):
 
         The classifier is linear, so averaging its input is averaging its output.
         """
-        pooled = self.pool(maps).mean(dim=1)  # (B, in_features)
+        pooled = reduce(self.pool(maps), "b p c -> b c", "mean")
         return pooled if pre_logits else self.fc(self.dropout(pooled))
 
 
@@ -120,13 +126,13 @@ class RoIHead(nn.Module):
 
     def pool(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
         """One (B, C_p, T_p, H, W) map a pathway, and boxes as :func:`as_rois` gives them -> (K, in_features)."""
-        frames = [x.mean(dim=2) if self.temporal_pool == "avg" else x.amax(dim=2) for x in maps]
-        plane = torch.cat(frames, dim=1)  # (B, C, H, W)
+        kind = "mean" if self.temporal_pool == "avg" else "max"
+        plane = torch.cat([reduce(x, "b c t h w -> b c h w", kind) for x in maps], dim=1)
         # In float32: RoIAlign lacks bfloat16 on the CPU, and boxes in half precision would be off by pixels.
         grid = align(plane.float(), rois, self.resolution, self.spatial_scale, self.aligned)
-        pooled = grid.amax(dim=(2, 3)).to(plane.dtype)  # (K, C) from (K, C, resolution, resolution)
+        pooled = reduce(grid, "k c y x -> k c", "max").to(plane.dtype)
         if self.context:
-            whole = grid_averages(plane, self.resolution).amax(dim=(2, 3))  # (B, C)
+            whole = reduce(grid_averages(plane, self.resolution), "b c y x -> b c", "max")
             pooled = torch.cat((pooled, whole[rois[:, 0].long()]), dim=1)
         return pooled
 

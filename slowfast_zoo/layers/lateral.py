@@ -14,12 +14,14 @@ from typing import Any
 import torch
 import torch.fx
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from .conv import ConvNorm
 
-torch.fx.wrap("rearrange")  # a traced graph calls it: what it does depends on the shape
+# A traced graph calls them: what they do depends on the shape.
+torch.fx.wrap("rearrange")
+torch.fx.wrap("repeat")
 
 
 class LateralConnection(nn.Module):
@@ -142,6 +144,6 @@ class Bidirectional(TimeStridedConv):
         self.slow_to_fast = ConvNorm(slow_channels, fast_channels, (1, 1, 1), relu=norm, norm=norm)
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
-        held = self.slow_to_fast(slow).repeat_interleave(self.alpha, dim=2)  # (B, beta C, alpha T, H, W)
+        held = repeat(self.slow_to_fast(slow), "b c t h w -> b c (t a) h w", a=self.alpha)
         fused, _ = super().forward(slow, fast)
         return fused, self._with_added(fast, self._resized(held, fast))

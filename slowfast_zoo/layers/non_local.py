@@ -7,10 +7,14 @@ from typing import Any, Literal, get_args
 import torch
 import torch.fx
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 Instantiation = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 INSTANTIATIONS: tuple[str, ...] = get_args(Instantiation)
+
+
+torch.fx.wrap("rearrange")  # a traced graph calls it: what it does depends on the shape
 
 
 class NonLocal(nn.Module):
@@ -69,10 +73,10 @@ class NonLocal(nn.Module):
         """y: the means of g, (B, inner, T, H, W)."""
         keys = self._pool(x)  # (B, C, T', H', W')
         phi = keys if self.instantiation == "gaussian" else self._project(self.phi, x, keys)
-        weights = self._weights(x, phi.flatten(2))  # (B, N, M): N queries, M keys
-        values = self._project(self.g, x, keys).flatten(2)  # (B, inner, M)
-        y = torch.matmul(values, weights.transpose(1, 2))  # (B, inner, N)
-        return y.reshape(y.shape[0], y.shape[1], x.shape[2], x.shape[3], x.shape[4])  # (B, inner, T, H, W)
+        weights = self._weights(x, rearrange(phi, "b c t h w -> b c (t h w)"))  # (B, N, M): N queries, M keys
+        values = rearrange(self._project(self.g, x, keys), "b c t h w -> b c (t h w)")  # (B, inner, M)
+        y = torch.matmul(values, rearrange(weights, "b n m -> b m n"))  # (B, inner, N)
+        return rearrange(y, "b c (t h w) -> b c t h w", t=x.shape[2], h=x.shape[3], w=x.shape[4])
 
     def _pool(self, x: Tensor) -> Tensor:
         return x if max(self.pool) == 1 else pool_keys(x, self.pool)
@@ -82,16 +86,21 @@ class NonLocal(nn.Module):
 
     def _weights(self, x: Tensor, phi: Tensor) -> Tensor:
         if self.instantiation == "gaussian":
-            return torch.matmul(x.flatten(2).transpose(1, 2), phi).softmax(dim=-1)
+            return torch.matmul(_as_rows(x), phi).softmax(dim=-1)
         theta: Tensor = self.theta(x)
         if self.instantiation == "concatenation":
             to_phi = self.w_phi(phi[..., None, None]).flatten(2)  # (B, 1, M)
-            sums: Tensor = self.w_theta(theta).flatten(2).transpose(1, 2) + to_phi  # (B, N, M)
+            sums: Tensor = _as_rows(self.w_theta(theta)) + to_phi  # (B, N, M)
             return sums.relu() / sums.shape[2]
         # Scaled before the product, which would overflow in float16 otherwise.
         scale = 1 / phi.shape[2] if self.instantiation == "dot_product" else self.scale
-        pairs = torch.matmul((theta * scale).flatten(2).transpose(1, 2), phi)
+        pairs = torch.matmul(_as_rows(theta * scale), phi)
         return pairs if self.instantiation == "dot_product" else pairs.softmax(dim=-1)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """Each position as a row of channels."""
+    return rearrange(x, "b c t h w -> b (t h w) c")
 
 
 @torch.fx.wrap  # a traced graph calls it: what it does depends on the size

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -15,25 +15,34 @@ from torch import Tensor
 
 from .checks import checked_device
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class Team:
-    """What processes tell each other beside gradients.
+    """What processes tell each other beside gradients; a single one unless torch.distributed has been initialised.
+
+    They have a group of their own. It is closed when one leaves early, so that the others, who would wait for it, fail.
 
     Attributes:
         rank: this process's number; only number 0 writes and shows anything.
         size: how many there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lost: str = "another process of this work has stopped, see its message") -> None:
+        """``lost`` is what the error says where another process is gone."""
         self.rank, self.size = 0, 1
+        self._lost = lost
         self._group: Any = None
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self.rank, self.size = dist.get_rank(), dist.get_world_size()
-            # Python objects need a group for the CPU; in validation, some wait for those with the longer videos.
-            self._group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
+            # Python objects need a group for the CPU. The one that is ready first may wait for hours.
+            self._group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
 
-    def close(self) -> None:
-        """Leave the group; the others, if they wait for this process, fail."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._group is not None:
             dist.destroy_process_group(self._group)
             self._group = None
@@ -46,13 +55,13 @@ class Team:
 
     def broadcast(self, value: Any) -> Any:
         """What the first process has."""
-        if self._group is None:
-            return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self._group)
+        if self._group is not None:
+            with self._others_there():
+                dist.broadcast_object_list(values, src=0, group=self._group)
         return values[0]
 
-    def agreed(self, work: Callable[[], Any]) -> Any:
+    def share_result(self, work: Callable[[], Any]) -> Any:
         """What the first process gets of some work, or its exception, for all."""
         value: Any = None
         if self.rank == 0:
@@ -67,11 +76,18 @@ class Team:
 
     def gather(self, value: Any) -> list[Any]:
         """What each has, for all."""
-        if self._group is None:
-            return [value]
-        values = [None] * self.size
-        dist.all_gather_object(values, value, group=self._group)
+        values = [value] * self.size
+        if self._group is not None:
+            with self._others_there():
+                dist.all_gather_object(values, value, group=self._group)
         return values
+
+    @contextmanager
+    def _others_there(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise ConnectionError(self._lost) from error
 
 
 @contextmanager
@@ -86,11 +102,8 @@ def processes(device: str | torch.device | None) -> Iterator[Team]:
         started = True
     else:
         started = False
-    team = Team()
-    try:
+    with Team() as team:
         yield team
-    finally:
-        team.close()
     if started:  # after a failure this could wait for the others
         atexit.register(_leave)
 
@@ -122,52 +135,3 @@ def device_of(device: str | torch.device | None, team: Team) -> torch.device:
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
-
-
-class _Team:
-    """The processes that share the work; a single one unless torch.distributed has been initialised.
-
-    They have a group of their own. It is closed when one leaves early, so that the others, who would wait for it, fail.
-    """
-
-    def __enter__(self) -> _Team:
-        self.rank, self.size = 0, 1
-        self._group: Any = None
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self.rank, self.size = dist.get_rank(), dist.get_world_size()
-            # The one that is ready first may wait for hours. Python objects need a group for the CPU.
-            self._group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._group is not None:
-            dist.destroy_process_group(self._group)
-            self._group = None
-
-    def broadcast(self, value: Any) -> Any:
-        """What the first process has."""
-        if self._group is None:
-            return value
-        values = [value]
-        with _told():
-            dist.broadcast_object_list(values, src=0, group=self._group)
-        return values[0]
-
-    def gather(self, value: Any) -> list[Any]:
-        """What all have, for the first process; an empty list for the others."""
-        if self._group is None:
-            return [value]
-        values = [None] * self.size if self.rank == 0 else None
-        with _told():
-            dist.gather_object(value, values, dst=0, group=self._group)
-        return values or []
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise ConnectionError(
-            "another process of this evaluation has stopped, see its message; the results file keeps what was done"
-        ) from error

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,17 +16,13 @@ from .signals import unwound_when_ended
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file so that it appears whole or not at all."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    with unwound_when_ended():
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    """Writes a file so that it appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    with whole_file(Path(path)) as temporary:
+        temporary.write_bytes(content)
 
 
 _CHUNK = 1 << 20

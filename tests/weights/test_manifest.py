@@ -270,7 +270,7 @@ def test_source(record: WeightsRecord) -> None:
 
 
 def test_label_lists() -> None:
-    folder = ROOT / "slowfast_zoo" / "video" / "labels"
+    folder = ROOT / "slowfast_zoo" / "labels"
     lists = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.txt")}
     assert set(lists) == {record.labels for record in RECORDS} - {None}
     for name, text in lists.items():

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.inference.classify.classifier import VideoClassifier
-from slowfast_zoo.utils.distributed import _Team
+from slowfast_zoo.utils.distributed import Team
 from slowfast_zoo.video.dataset import LabelledVideo
 
 from .metrics import Measure, Metrics, measure, rank_of
 
 _TOP = 5  # classes that a line of the results names
+_LOST = "another process of this evaluation has stopped, see its message; the results file keeps what was done"
 _FORMAT = "slowfast-zoo evaluate, version 1"
 
 Vector = NDArray[np.float32]
@@ -129,7 +130,7 @@ def evaluate(
     _check_entries(chosen, len(classifier.labels), multi_label)
     clips, crops = views_of(classifier, clips, crops)
     header = _header(classifier, entries, clips, crops)
-    with _Team() as team, ExitStack() as stack:
+    with Team(_LOST) as team, ExitStack() as stack:
         done = _read_results(results, header, len(chosen)) if team.rank == 0 else {}
         header, known = team.broadcast((header, set(done)))
         share = [index for index in range(len(chosen)) if index not in known][team.rank :: team.size]
