@@ -94,6 +94,8 @@ def test_what_is_no_number_of_a_kind_is_refused_by_name(name: str, value: Any, d
         ({"workers": 10**6}, "workers must be a whole number from 0 to 256, not 1000000"),
         ({"workers": 257}, "workers must be"),
         ({"clips": 1001}, "clips must be a whole number from 1 to 1000, not 1001"),
+        ({"crop": 10**9}, "crop must be a whole number from 1 to 20000, not 10{9}"),
+        ({"val": np.float32(1.5)}, "a share above 0 and below 1 to hold out, not 1.5"),
         ({"epochs": 10**30}, "epochs must be a whole number from 1 to 1000000, not 10{30}"),
         ({"lr": "0.1"}, "lr must be a number above 0, not '0.1'"),
         ({"labels": "ab"}, "labels are the names of the classes, one by one, not 'ab'"),

@@ -87,6 +87,8 @@ def read_data(
     if isinstance(labels, (str, bytes)):
         raise ValueError(f"labels are the names of the classes, one by one, not {labels!r}")
     labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
+    if getattr(val, "ndim", None) == 0:
+        val = val.item()  # type: ignore[union-attr]
     share = HELD_OUT if val is None else val
     if isinstance(share, (int, float)) and not 0 < share < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")

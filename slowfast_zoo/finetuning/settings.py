@@ -25,7 +25,8 @@ _SETS_RATE = 0.0375 / 16
 _WARMUP = 2 / 15
 
 _LARGEST_SEED = 2**62  # PyTorch's generators take 64 bits with a sign, and epochs are added
-_MOST = {"epochs": 1_000_000, "batch_size": 1_000_000, "accumulate": 1_000_000, "clips": 1_000, "workers": 256}
+# More than any use has.
+_MOST = {"clips": 1_000, "crop": 20_000, "workers": 256} | dict.fromkeys(("epochs", "batch_size", "accumulate"), 10**6)
 _OPTIONAL = ("lr", "warmup_epochs", "layer_decay", "clip_grad", "ema")  # where None is a value
 
 
