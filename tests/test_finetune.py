@@ -603,7 +603,8 @@ def test_one_class_that_some_videos_do_not_have(data: Path, tmp_path: Path) -> N
     def videos(part: str) -> list[Any]:
         return [(path, [0] if name == "ant" else []) for name in ABC for path in sorted((data / part / name).iterdir())]
 
-    model = network(num_classes=1)
+    model = network()
+    model.reset_classifier(1)
     result = finetune(model, videos("train"), videos("val"), output=tmp_path / "a", multi_label=True, **SHORT)
     classify = VideoClassifier(f"local-dir:{result.last}", optimize=False)
     scores = np.array([classify(path, clips=1, crops=1).probabilities[0] for path, _ in videos("val")])
