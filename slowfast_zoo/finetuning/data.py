@@ -84,7 +84,11 @@ def read_data(
         ValueError: a list or folder that cannot be used, or data that nothing can be learnt from.
         FileNotFoundError: a list or folder is not there, or none of a list's videos.
     """
+    if isinstance(labels, (str, bytes)):
+        raise ValueError(f"labels are the names of the classes, one by one, not {labels!r}")
     labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
+    if getattr(val, "ndim", None) == 0:
+        val = val.item()  # type: ignore[union-attr]
     share = HELD_OUT if val is None else val
     if isinstance(share, (int, float)) and not 0 < share < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
@@ -246,7 +250,10 @@ def _check(data: Data) -> None:
     twice = [label for label, count in Counter(data.labels).items() if count > 1]
     if twice:
         raise ValueError(f"labels has {twice[0]!r} more than once")
-    if len(data.labels) < 2:
+    if not data.train:
+        raise ValueError("there are no videos to train on")
+    # One class is something to learn where videos without it are there.
+    if len(data.labels) < 2 and all(entry.targets for entry in data.train):
         raise ValueError(f"there is one class only ({', '.join(data.labels)}): nothing can be learnt from it")
     for entry in (*data.train, *data.val):
         if not all(0 <= target < len(data.labels) for target in entry.targets):
