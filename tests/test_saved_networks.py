@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -222,3 +224,29 @@ def test_pruned_for_good_is_saved(tmp_path: Path) -> None:
     prune.remove(model.pathway.stem.conv1.conv, "weight")
     again: Any = sfz.create_model(f"local-dir:{model.save_pretrained(tmp_path)}").eval()
     assert torch.equal(again(CLIP), model(CLIP))
+
+
+@pytest.mark.parametrize("place", [-1, -100_000, -400_001])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, place: int) -> None:
+    """A weight with another bit is a weight as well: only what was noted when it was written tells."""
+    network().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+    assert len(load_file(path)) == len(network().state_dict())  # which safetensors cannot tell
+    with pytest.raises(sfz.WeightsError, match="has changed since it was written"):
+        sfz.create_model(f"local-dir:{tmp_path}")
+    with pytest.raises(sfz.WeightsError, match="has changed since it was written"):
+        sfz.load_checkpoint(network(), path)
+
+
+def test_saved_twice_it_is_the_same(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        network().save_pretrained(tmp_path / name)
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
+    assert first == second
+    with safe_open(tmp_path / "a" / "model.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"  # what Transformers looks for
+    state = network().state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in load_file(tmp_path / "a/model.safetensors").items())

@@ -1,9 +1,10 @@
 """Published weights: the manifest that lists them, where they are found, how they are read."""
 
-from .checkpoint import convert_file, load_checkpoint, read_checkpoint
+from .checkpoint import convert_file, load_checkpoint
 from .folder import Folder, class_names, is_folder, read_folder, save_pretrained
 from .image import load_image_weights
 from .manifest import WeightsRecord, default_record, records
+from .reading import read_checkpoint
 from .source import find_weights
 from .tensors import save_state_dict
 
