@@ -64,6 +64,29 @@ def test_each_function_finds_the_network(wrap: Callable[[nn.Module], nn.Module],
     assert sfz.optimize_for_inference(wrapped).optimized  # type: ignore[union-attr]
 
 
+class Keeper:
+    """No module, as timm's ModelEma is none."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.ema, self.decay = model, 0.99
+
+
+def test_an_object_that_keeps_one_module() -> None:
+    model = network()
+    keeper: Any = Keeper(nn.DataParallel(model))
+    assert unwrapped(keeper) is sfz.VideoClassifier(keeper).model is model
+    freeze(keeper, "res5")
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["head.fc.weight", "head.fc.bias"]
+    keeper.student = network()
+    with pytest.raises(TypeError, match="not Keeper"):
+        unwrapped(keeper)
+
+
+def test_a_graph_is_told_of() -> None:
+    with pytest.raises(TypeError, match="traced: pass the network that it was made from"):
+        unwrapped(torch.fx.symbolic_trace(network()))
+
+
 def test_an_average_is_a_network_of_its_own() -> None:
     model = network()
     average = AveragedModel(model)

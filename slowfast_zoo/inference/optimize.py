@@ -116,6 +116,7 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
     network: Any = model.network if isinstance(model, FeatureNetwork) else model
     if network.optimized:
         raise ValueError("this network is optimised already; for another dtype, optimise the one that it was made from")
+    network.follow_modules()
     parameter = next(network.parameters())
     if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
         raise ValueError("a network on the meta device has no weights to optimise")
