@@ -227,6 +227,26 @@ def test_layers_that_are_called_otherwise_are_refused(change: Any, words: str, t
     assert not (tmp_path / "folder").exists()
 
 
+class _Doubling(nn.Module):
+    """Keeps its layer under the name that PyTorch's wrappers have."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self.module(x)
+
+
+def test_a_wrapper_of_somebodys_own_is_no_wrapper_of_pytorchs(tmp_path: Path) -> None:
+    model = network()
+    model.pathway.res2 = _Doubling(model.pathway.res2)
+    with pytest.raises(ValueError, match=r"pathway\.res2 is inside a _Doubling"):
+        model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"pathway\.res2 is another layer: _Doubling"):
+        sfz.optimize_for_inference(model)
+
+
 def test_the_setting_of_a_layer_that_was_changed_is_refused(tmp_path: Path) -> None:
     model = network()
     model.head.window = 1
@@ -370,6 +390,25 @@ def test_a_head_that_pools_nothing_is_told_of() -> None:
     assert (model.num_classes, model.num_features, model.labels) == (0, 256, None)
     with pytest.raises(TypeError, match=r"model\.head is a Identity.*model\.head\.fc"):
         model(CLIP)
+    model.head = nn.Linear(256, 3)
+    for call in (model, model.probabilities):
+        with pytest.raises(TypeError, match=r"model\.head is a Linear.*reset_classifier"):
+            call(CLIP)
+    model.reset_classifier(4)
+    assert model(CLIP).shape == (1, 4)
+
+
+class _Pair(_Heads):
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.verb(x), self.noun(x)
+
+
+def test_several_classifiers_have_no_probabilities() -> None:
+    model = network()
+    model.head.fc = _Pair(model.num_features)
+    assert [tuple(rows.shape) for rows in model(CLIP)] == [(1, 2), (1, 4)]
+    with pytest.raises(TypeError, match="gives a tuple, not a tensor"):
+        model.probabilities(CLIP)
 
 
 def test_pruned_for_good_is_saved(tmp_path: Path) -> None:

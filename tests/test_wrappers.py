@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import slowfast_zoo as sfz
@@ -80,6 +81,16 @@ def test_an_object_that_keeps_one_module() -> None:
     keeper.student = network()
     with pytest.raises(TypeError, match="not Keeper"):
         unwrapped(keeper)
+
+
+def test_parts_in_pytorchs_wrappers_are_optimised() -> None:
+    model = network()
+    clip = torch.rand(1, 3, model.config.clip_frames, 32, 32)
+    want = model.eval()(clip)
+    model.pathway.res2 = torch.compile(model.pathway.res2, backend="eager")
+    model.pathway.res3.blocks[0] = checkpoint_wrapper(model.pathway.res3.blocks[0])
+    torch.testing.assert_close(sfz.optimize_for_inference(model)(clip), want, rtol=1e-4, atol=1e-5)
+    assert hasattr(model.pathway.res2, "_orig_mod"), "the network itself stays as it is"
 
 
 def test_a_graph_is_told_of() -> None:

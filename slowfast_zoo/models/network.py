@@ -247,14 +247,19 @@ class VideoNetwork(nn.Module, Generic[Config]):
         """
         self._check_boxes(boxes)
         maps = self._maps_for_head(features)
-        if not isinstance(self.head, (ClassifierHead, RoIHead)):
+        head = self._pooling_head()
+        if isinstance(head, RoIHead):
+            return head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
+        return head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
+
+    def _pooling_head(self) -> ClassifierHead | RoIHead:
+        head: Any = self.head
+        if not isinstance(head, (ClassifierHead, RoIHead)):
             raise TypeError(
-                f"model.head is a {type(self.head).__name__}, which does not pool maps: put another classifier in "
-                "place of model.head.fc, or call model.reset_classifier(num_classes); forward_features gives the maps"
+                f"model.head is a {type(head).__name__}, which does not pool maps: put another classifier in place of "
+                "model.head.fc, or call model.reset_classifier(num_classes); forward_features gives the maps"
             )
-        if isinstance(self.head, RoIHead):
-            return self.head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
-        return self.head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
+        return head
 
     def forward(self, clip: Clip, boxes: Boxes | Literal["full"] | None = None) -> Tensor:
         """Logits of clips, one row a clip, in training and in evaluation alike; in detection, one row a box.
@@ -289,13 +294,18 @@ class VideoNetwork(nn.Module, Generic[Config]):
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
         found = self._boxes(clip, boxes)
         maps = self._maps_for_head(self.forward_features(clip))
-        if isinstance(self.head, RoIHead):
-            logits = self.forward_head(maps, boxes=found).unsqueeze(1)  # (K, 1, num_classes)
-        else:
-            logits = self.head.positions(maps)  # (B, P, num_classes)
+        head = self._pooling_head()
+        logits: Any = self.forward_head(maps, boxes=found) if isinstance(head, RoIHead) else head.positions(maps)
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"the classifier gives a {type(logits).__name__}, not a tensor of logits: there are probabilities of "
+                "one classifier, so put that in place of model.head.fc"
+            )
+        if isinstance(head, RoIHead):
+            logits = logits.unsqueeze(1)  # (K, 1, num_classes), beside (B, P, num_classes)
         if self.config.head_average == "logits":
             logits = logits.mean(dim=1, keepdim=True)
-        scores = logits.softmax(dim=-1) if self.score_function == "softmax" else logits.sigmoid()
+        scores: Tensor = logits.softmax(dim=-1) if self.score_function == "softmax" else logits.sigmoid()
         return scores.mean(dim=1)
 
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
@@ -324,6 +334,8 @@ class VideoNetwork(nn.Module, Generic[Config]):
         if global_pool not in (None, "avg"):
             raise ValueError(f"the head averages, so global_pool is 'avg' or None, not {global_pool!r}")
         self.config = self.config.replace(num_classes=num_classes)
+        if not isinstance(self.head, (ClassifierHead, RoIHead)):
+            self.head = self._build_head(self._width_after(self.last_stage)).train(self.training)
         # Where the old one is, unless it has no place because its weights were not read.
         old = next((p for p in (*self.head.parameters(), *self.parameters()) if not p.is_meta), next(self.parameters()))
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()

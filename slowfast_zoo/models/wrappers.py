@@ -84,6 +84,14 @@ def inside(module: Any) -> Any:
     return next(iter(found.values())) if len(found) == 1 else module
 
 
+def unwrap_parts(network: nn.Module) -> None:
+    """Takes PyTorch's own wrappers (compilation, checkpointing) off the parts of a network."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            while type(child).__module__.startswith("torch.") and inside(child) is not child:
+                parent._modules[name] = child = inside(child)
+
+
 def _is_network(module: Any) -> bool:
     from .network import FeatureNetwork, VideoNetwork  # which use this module
 

@@ -357,7 +357,12 @@ def _remedy(names: Sequence[str]) -> str:
 def _replaced_layer(model: nn.Module, plain: nn.Module) -> str:
     """In words, the first layer that computes something else than the one that was built, with the same tensors."""
     inside = re.compile(rf"\b(?:{'|'.join(INSIDE)})\b\.?")
-    layers = {inside.sub("", name).rstrip("."): module for name, module in model.named_modules()}
+    layers: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        name = inside.sub("", path).rstrip(".")
+        if name in layers and not type(layers[name]).__module__.startswith("torch."):
+            return f"{name} is inside a {type(layers[name]).__name__}"
+        layers[name] = module
     for name, built in plain.named_modules():
         found = layers.get(name)
         if isinstance(built, nn.Dropout) and isinstance(found, (_DropoutNd, nn.Identity)):  # of no effect in use
