@@ -334,7 +334,8 @@ class VideoNetwork(nn.Module, Generic[Config]):
         if global_pool not in (None, "avg"):
             raise ValueError(f"the head averages, so global_pool is 'avg' or None, not {global_pool!r}")
         self.config = self.config.replace(num_classes=num_classes)
-        if not isinstance(self.head, (ClassifierHead, RoIHead)):
+        head: Any = self.head
+        if not isinstance(head, (ClassifierHead, RoIHead)):
             self.head = self._build_head(self._width_after(self.last_stage)).train(self.training)
         # Where the old one is, unless it has no place because its weights were not read.
         old = next((p for p in (*self.head.parameters(), *self.parameters()) if not p.is_meta), next(self.parameters()))
