@@ -6,7 +6,7 @@ import os
 import re
 
 # What moves a terminal's cursor, colours it, or turns the direction of the text that follows.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class SlowFastZooError(Exception):
