@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_zoo.errors import MissingDependencyError
+from slowfast_zoo.errors import MissingDependencyError, in_line
 from slowfast_zoo.video import VideoInput, VideoSource, open_video
 from slowfast_zoo.video.encode import check_target, whole_file
 from slowfast_zoo.video.source import FrameSequence
@@ -161,8 +161,8 @@ def _draw(figure: Figure, prediction: Prediction, source: VideoSource) -> None:
 def put_heading(figure: Figure, height: float, text: str, lines: Sequence[str]) -> None:
     """Large letters on the left of a picture ``height`` inches high; on the right small lines about it."""
     left, last = MARGIN / WIDTH, max(0.5, 0.17 * len(lines))
-    figure.text(left, 1 - 0.5 / height, text, size=19, weight="bold", color=INK, parse_math=False)
-    for row, line in enumerate(reversed(lines)):
+    figure.text(left, 1 - 0.5 / height, in_line(text), size=19, weight="bold", color=INK, parse_math=False)
+    for row, line in enumerate(map(in_line, reversed(lines))):
         y = 1 - (last - 0.17 * row) / height
         figure.text(1 - left, y, line, size=9, color=PALE, ha="right", parse_math=False)
 
@@ -270,4 +270,5 @@ def short_name(result: Prediction | Timeline) -> str:
 
 def cut(label: str, length: int = 28) -> str:
     """The beginning of a label that is longer than there is room for."""
+    label = in_line(label)
     return label if len(label) <= length else label[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_zoo.errors import MissingDependencyError
+from slowfast_zoo.errors import MissingDependencyError, in_line
 from slowfast_zoo.video import VideoInput
 from slowfast_zoo.video.encode import VideoWriter, check_video_path, keep_inputs
 
@@ -175,6 +175,7 @@ class _Caption:
 
 def fitted(label: str, font: FreeTypeFont, room: int) -> str:
     """As much of a label as there is room for."""
+    label = in_line(label)
     shortened = (label[:length].rstrip() + "\N{HORIZONTAL ELLIPSIS}" for length in range(len(label) - 1, 0, -1))
     return next((text for text in (label, *shortened) if font.getlength(text) <= room), "")
 
