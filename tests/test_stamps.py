@@ -409,3 +409,17 @@ def test_avi_that_leaves_frames_out_has_its_times(tmp_path: Path, settings: dict
         shown = [(round(30 * time, 3), read_code(frame)) for time, frame in reader.frames()]
         assert reader.duration == pytest.approx((stamps[-1] + 1) / 30)
     assert shown == [(stamp, index) for index, stamp in enumerate(stamps)]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_avi_that_leaves_frames_out_among_others_that_are_reordered(tmp_path: Path, codec: str) -> None:
+    stamps = [0, *itertools.accumulate(1 + 3 * (index % 7 == 3) for index in range(39))]
+    options = {"bf": "2", "b_strategy": "0", "g": "12"}
+    path = write_video(tmp_path / "a.avi", 40, stamps=stamps, time_base=Fraction(1, 30), codec=codec, options=options)
+    with VideoReader(path) as reader:
+        shown = [(time, read_code(frame)) for time, frame in reader.frames()]
+        assert list(reader.frame_times()) == pytest.approx([time for time, _ in shown])
+    assert [code for _, code in shown] == list(range(40))
+    assert all(before < after for (before, _), (after, _) in itertools.pairwise(shown))
+    # Such a file says nothing of how long the last ones are shown.
+    assert [time for time, _ in shown][:37] == pytest.approx([stamp / 30 for stamp in stamps][:37])

@@ -425,7 +425,9 @@ class VideoReader:
                 continue
             stamp = self._stamp_of(packet) if self._timed else None
             packets.append(StoredPacket(stamp, packet.dts, packet.duration or 0, packet.is_keyframe))
-        first = self._origin if self._timed else None
+        if self._delay:
+            packets = self._delayed(packets)
+        first = self._origin + self._delay if self._timed else None
         container = self._file.format.name
         return read_clock(
             packets,
@@ -436,6 +438,14 @@ class VideoReader:
             has_dts=self._timed and not (container in _WITHOUT_DTS and self._stream.codec_context.has_b_frames),
             is_sparse=container == "mpeg",
         )
+
+    def _delayed(self, packets: list[StoredPacket]) -> list[StoredPacket]:
+        """Packets that say when frames come out of the decoder; the last ones come one after the other."""
+        stamps = [packet.stamp for packet in packets if packet.stamp is not None]
+        held = sum(stamp < self._origin + self._delay for stamp in stamps)
+        length = round(1 / (self.fps * self._tick)) or 1
+        stamps += [stamps[-1] + length * (index + 1) for index in range(held)]
+        return [packet._replace(stamp=stamp) for packet, stamp in zip(packets, stamps[held:], strict=False)]
 
     def _lacks_pts(self) -> bool:
         """Whether FFmpeg only guesses when frames are shown: wrongly in AVI, elsewhere maybe where there are B-frames.
@@ -575,13 +585,13 @@ class VideoReader:
         if self._joined is not None:
             end = self._joined.stamps[-1]
             is_whole = is_whole and (given >= len(self._joined.stamps) if end is None else last == end)
-        elif newest > last:
+        elif newest > last and not self._by_dts:
             is_whole = False
         if self._threads > 1 and not is_whole:
             self._threads = 1
             self._open_again(sought)
             rest = self._pictures(from_start)
-            if last == -math.inf or self._joined is not None:
+            if last == -math.inf or self._joined is not None or self._by_dts:
                 yield from itertools.islice(rest, given, None)
             else:
                 yield from (frame for frame in rest if frame.pts is None or frame.pts > last)
