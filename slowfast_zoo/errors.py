@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-# What moves a terminal's cursor, colours it, or turns the direction of the text that follows.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# What moves a terminal's cursor, colours it, turns the direction of the text that follows, or is in no encoding.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class SlowFastZooError(Exception):

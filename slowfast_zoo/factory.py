@@ -15,6 +15,7 @@ from torch import nn
 
 from .errors import WeightsError
 from .models import ARCHITECTURES, FeatureNetwork, NetworkConfig, SlowFastConfig, VideoNetwork, build, unwrapped
+from .models.network import for_channels
 from .transforms import ClipTransform
 from .weights import (
     Folder,
@@ -235,10 +236,8 @@ def pretrained_cfg(
     }
     described = folder.preprocessing if folder else known.preprocessing if known else {}
     preprocessing.update(copy.deepcopy(dict(described)))
-    for key in ("mean", "std"):  # other channels than the weights' are each normalised like their average
-        values = preprocessing[key]
-        if len(values) != config.in_chans:
-            preprocessing[key] = [sum(values) / len(values)] * config.in_chans
+    for key in ("mean", "std"):
+        preprocessing[key] = for_channels(preprocessing[key], config.in_chans)
     # Another crop sees the same part of the picture.
     preprocessing["scale"] = preprocessing["scale"] * config.crop // usual.crop
     preprocessing["crop"] = config.crop

@@ -15,6 +15,7 @@ from .errors import WeightsError
 from .factory import create_model, list_models, pretrained_cfg
 from .models import ARCHITECTURES, VideoNetwork
 from .storage.hub import hub_file
+from .transforms import ClipTransform
 from .utils.torchvision_guard import require_timm
 from .weights import read_folder, records
 
@@ -89,12 +90,13 @@ def _entry_point(architecture: str) -> Callable[..., nn.Module]:
             raise ValueError(f"the head averages, so global_pool is 'avg', not {global_pool!r}")
         cfg = _as_dict(pretrained_cfg)
         overlay = dict(pretrained_cfg_overlay or {})
+        for key, value in _described(overlay).items():
+            kwargs.setdefault(key, value)
         if cfg.get("source") in ("local-dir", "hf-hub") and not {"file", "hf_hub_id", "state_dict"} & set(overlay):
             model: nn.Module = _saved(architecture, cfg, pretrained, cache_dir, kwargs)
         else:
             model = _known(architecture, cfg, overlay, pretrained, cache_dir, kwargs)
-        record: Any = model.pretrained_cfg
-        record.update({key: value for key, value in overlay.items() if key not in _PLACES})
+        _overlay(model.pretrained_cfg, overlay)
         return model
 
     build.__name__ = build.__qualname__ = architecture
@@ -123,9 +125,8 @@ def _known(
     name = f"{architecture}.{tag}" if tag else architecture
     record = records().get(name)
     given = {**cfg, **overlay}
-    for key, value in _described(given).items():
-        if key in overlay or record is None:  # a record of ours is known better
-            kwargs.setdefault(key, value)
+    for key, value in _described(cfg).items() if record is None else ():  # a record of ours is known better
+        kwargs.setdefault(key, value)
     state = given.get("state_dict")
     if pretrained and state is None:
         # A record of ours names its own file, for information: create_model finds and verifies it.
@@ -182,8 +183,22 @@ def _saved(
 
 def _described(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What a record of weights says of the network that they are of, as arguments of create_model."""
-    found = {"num_classes": cfg.get("num_classes"), "in_chans": (cfg.get("input_size") or (None,))[0]}
+    size = cfg.get("input_size") or (None,)
+    found = {"num_classes": cfg.get("num_classes"), "in_chans": size[0], "crop": cfg.get("crop") or size[-1]}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _overlay(record: Any, overlay: Mapping[str, Any]) -> None:
+    """Writes what the host says over the record of a network that was made with its classes, channels and crop."""
+    share = overlay.get("crop_pct")
+    if share is not None and "scale" not in overlay:
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise ValueError(f"crop_pct is the crop as a part of the picture's shorter side, up to 1, not {share!r}")
+        record["scale"] = int(record["crop"] / share)  # as timm rounds
+    described = ("num_classes", "input_size", "crop", "crop_pct")
+    record.update({key: value for key, value in overlay.items() if key not in (*_PLACES, *described)})
+    record["crop_pct"] = record["crop"] / record["scale"]
+    ClipTransform.from_record(record)  # which checks it
 
 
 def _local_weights(folder: str) -> str:

@@ -8,12 +8,29 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
+import pytest
+from huggingface_hub import constants
+
+from slowfast_zoo.storage import download
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def direct(monkeypatch: pytest.MonkeyPatch, read_timeout: float) -> None:
+    """Downloads reach these servers whatever the environment says, and do not wait long for them."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("SLOWFAST_ZOO_HUB_NAMESPACE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(download, "_PAUSE", 0.001)
+    monkeypatch.setattr(download, "_READ_TIMEOUT", read_timeout)
 
 
 class _Server:

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,12 +145,15 @@ def run_command(words: list[str], folder: Path) -> dict[str, Any]:
     video = str(sample_clip())
     (folder / "list.csv").write_text(f"{video},0\n")
     given = [word.replace("VIDEO", video).replace("FOLDER", str(folder)) for word in words]
-    out, err = io.StringIO(), io.StringIO()
+    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+    os.chdir(folder)  # where evaluate keeps its results
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main(given)
         except SystemExit as end:
             code = end.code
+        finally:
+            os.chdir(before)
     found: dict[str, Any] = {"exit": code}
     if "--json" in words and out.getvalue():
         found["keys"] = keys_of(json.loads(out.getvalue()))

@@ -208,9 +208,74 @@ def test_forward_intermediates() -> None:
     model.slow.res3.register_forward_hook(lambda *args: calls.append(args))
     model.forward_intermediates(CLIP, [1], stop_early=True, intermediates_only=True)
     assert not calls
-    for wrong in ({"output_fmt": "NLC"}, {"indices": 6}, {"indices": [5]}, {"indices": 0}):
+    for given in ("res4", ["res4"], [torch.tensor(3)], {3}):
+        (found,) = model.forward_intermediates(CLIP, given, intermediates_only=True)
+        assert torch.equal(found[0], maps[0][0])
+    wrongs: tuple[dict[str, Any], ...] = ({"output_fmt": "NLC"}, {"indices": 6}, {"indices": [5]}, {"indices": 0})
+    wrongs += ({"indices": "res6"}, {"indices": ["pool"]}, {"indices": True}, {"indices": 1.5}, {"indices": [None]})
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="channels first|5 stages"):
             model.forward_intermediates(CLIP, **wrong)
+
+
+def test_forward_intermediates_of_features() -> None:
+    model: Any = timm.create_model("slowfast_tiny_4x8", features_only=True, out_indices=(1, 3)).eval()
+    maps = model(CLIP)
+    final, found = model.forward_intermediates(CLIP, ["res2", -1])
+    for got, want in zip((*found, final), (*maps, maps[-1]), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    with pytest.raises(ValueError, match="there are 4 stages"):
+        model.forward_intermediates(CLIP, "res5")
+
+
+@pytest.mark.parametrize("name", ["slowfast_tiny_4x8", "slow_tiny_4x8"])
+def test_prune_intermediate_layers(name: str) -> None:
+    model = timm.create_model(name, num_classes=5).eval()
+    clip = CLIP[:, :, : model.config.clip_frames]
+    wanted = model.forward_intermediates(clip, (1, 3), intermediates_only=True)
+    before = sum(p.numel() for p in model.parameters())
+    assert model.prune_intermediate_layers(("res2", 3)) == [1, 3]
+    final, maps = model.forward_intermediates(clip, (1, 3))
+    for got, want in zip((*maps, final), (*wanted, wanted[-1]), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(tuple(got), tuple(want), strict=True))
+    assert sum(p.numel() for p in model.parameters()) < before / 2
+    pooled = torch.cat([x.mean(dim=(2, 3, 4)) for x in (final if isinstance(final, tuple) else (final,))], dim=1)
+    torch.testing.assert_close(model(clip), pooled)
+    assert model.num_classes == 0 and model.num_features == pooled.shape[1]
+    with pytest.raises(ValueError, match="names no stage"):
+        model.prune_intermediate_layers([])
+
+
+@pytest.mark.parametrize(
+    ("overlay", "scale", "crop"),
+    [
+        ({"crop_pct": 0.5}, 224, 112),
+        ({"crop_pct": 0.875}, 128, 112),
+        ({"scale": 160}, 160, 112),
+        ({"crop": 64}, 64, 64),
+        ({"input_size": (3, 16, 64, 64), "crop_pct": 0.5}, 128, 64),
+    ],
+)
+def test_an_overlay_of_the_crop_is_seen(overlay: dict[str, Any], scale: int, crop: int) -> None:
+    model = timm.create_model(BUNDLED, pretrained=True, pretrained_cfg_overlay=overlay)
+    record = model.pretrained_cfg
+    assert (record["scale"], record["crop"], record["crop_pct"]) == (scale, crop, crop / scale)
+    assert record["input_size"] == (3, 16, crop, crop) and model.config.crop == crop
+    # A frame that is white but for a black border: what of it the transform shows.
+    side, border = 448, 448 * (scale - crop) // scale // 2
+    frame = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+    frame[:, :, border : side - border, border : side - border] = 255
+    seen = sfz.create_transform(model)(frame)
+    assert seen.shape[-2:] == (crop, crop) and seen[..., 2:-2, 2:-2].min() > 2.4  # (1 - 0.45) / 0.225
+    for wrong in (0, -1, "half", True):
+        with pytest.raises(ValueError, match="crop_pct"):
+            timm.create_model(BUNDLED, pretrained_cfg_overlay={"crop_pct": wrong})
+
+
+def test_an_overlay_of_the_classes_of_a_folder(tmp_path: Path) -> None:
+    finetuned().save_pretrained(tmp_path, ("a", "b", "c", "d", "e"))
+    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, pretrained_cfg_overlay={"num_classes": 9})
+    assert model.num_classes == model.pretrained_cfg["num_classes"] == 9 and model.pretrained_cfg["labels"] is None
 
 
 @pytest.mark.parametrize("crop", [None, 64])

@@ -115,18 +115,20 @@ def run(args: argparse.Namespace) -> int:
     for_csv: list[Detections] = []
     with Progress(len(videos)) as progress:
         for number, video in enumerate(videos):
+            found = None
             with progress.failing(video, OSError, ValueError):
                 found = _detect(detector, video, args, alone=len(videos) == 1)
-                if args.json:
-                    records.append(found.to_dict(args.top_k, args.threshold))
-                else:
-                    table = as_table(found, args.top_k, args.threshold, labels_known=detector.labels_known)
-                    progress.print(("\n" if number else "") + table)
-                if args.csv:
-                    with progress.failing(video, ValueError):
-                        _check_seconds(found)
-                        for_csv.append(found)
-                if video in renders:
+            if found is not None and args.json:
+                records.append(found.to_dict(args.top_k, args.threshold))
+            elif found is not None:  # what cannot be printed is no fault of the video
+                table = as_table(found, args.top_k, args.threshold, labels_known=detector.labels_known)
+                progress.print(("\n" if number else "") + table)
+            if found is not None and args.csv:
+                with progress.failing(video, ValueError):
+                    _check_seconds(found)
+                    for_csv.append(found)
+            if found is not None and video in renders:
+                with progress.failing(video, OSError, ValueError):
                     shown = {"top_k": args.top_k, "threshold": args.threshold}
                     render_detections(found, renders[video], **shown, progress=len(videos) == 1)
                     progress.note(f"wrote {renders[video]}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .settings import BatchNorm, Precision, Settings, is_real, is_whole
+from .settings import BatchNorm, Precision, Settings, check_flag, check_whole, is_real
 
 if TYPE_CHECKING:
     from slowfast_zoo.models import VideoNetwork
@@ -145,8 +145,8 @@ def finetune(
         crops: crops of each, 1 (the centre), 3 or "full".
         seed: of all that is random. On a CPU, the same seed gives the same weights.
         device: where to compute; None is the GPU if there is one, for each process its own.
-        workers: processes that decode videos, for each that trains; None is up to 8 on a GPU, and none on a CPU, which
-            the network keeps busy.
+        workers: processes that decode videos, for each that trains, at most 256; None is up to 8 on a GPU, and none on
+            a CPU, which the network keeps busy.
         max_bad: the share of the videos that may be unreadable. They are told of, and in training replaced by the next.
         resume: go on with what is in ``output``, for more epochs if ``epochs`` has grown, then at the learning rates
             that so many have; False begins again, in place of another fine-tuning.
@@ -162,8 +162,8 @@ def finetune(
             it was written, or a training that has diverged.
         TypeError: a network that is not from ``create_model``.
         FileNotFoundError: a list, a folder, or all videos of a list are not there, or a network that a finished run
-            had written.
-        OSError: something cannot be written, as on a full disk. The state of before is whole.
+            had written, or not as it was written.
+        OSError: something cannot be written, as on a full disk. The state of before, if there is one, is whole.
         MemoryError: a step does not fit in memory; the message says what to lower.
         WeightsError: the weights cannot be found or loaded.
         MissingDependencyError: something to read, train or show with is not installed.
@@ -199,8 +199,15 @@ def finetune(
     )
     if not is_real(max_bad) or not 0 <= max_bad <= 1:
         raise ValueError(f"max_bad is a share from 0 to 1, not {max_bad!r}")
-    if workers is not None and (not is_whole(workers) or workers < 0):
-        raise ValueError(f"workers must be a whole number from 0, not {workers!r}")
+    for name, value, least in (("workers", workers, 0), ("crop", crop, 1)):
+        if value is not None:
+            check_whole(name, value, least)
+    flags = {"pretrained": pretrained, "grad_checkpointing": grad_checkpointing, "resume": resume}
+    flags |= {"tensorboard": tensorboard, "progress": progress}
+    if multi_label is not None:
+        flags["multi_label"] = multi_label
+    for name, flag in flags.items():
+        check_flag(name, flag)
     require_timm()
     require_torchvision()
     if tensorboard:

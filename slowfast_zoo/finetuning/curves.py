@@ -7,7 +7,8 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,12 +29,14 @@ _TITLES = {
 
 
 def write_metrics(history: Sequence[Row], path: str | os.PathLike[str]) -> None:
-    """Write a row an epoch as CSV, whole or not at all."""
+    """Write a row an epoch as CSV, whole or not at all, unless it is there as it should be."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_whole(path, text.getvalue().encode())
+    content = text.getvalue().encode()
+    if not os.path.isfile(path) or Path(path).read_bytes() != content:
+        write_whole(path, content)
 
 
 def draw_curves(history: Sequence[Row], best: int, path: str | os.PathLike[str]) -> None:
@@ -130,10 +133,22 @@ class Board:
 
     def add(self, row: Row) -> None:
         """An epoch's numbers."""
-        # Not before there is a number: a run that begins clears its folder first.
-        self._writer = self._writer or self._open()
-        if self._writer is not None:
-            for name, value in row.items():
-                if name != "epoch":
-                    self._writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
-            self._writer.flush()
+        with _told_once():
+            # Not before there is a number: a run that begins clears its folder first.
+            self._writer = self._writer or self._open()
+            if self._writer is not None:
+                for name, value in row.items():
+                    if name != "epoch":
+                        self._writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
+                self._writer.flush()
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """TensorBoard writes in a thread, whose errors flush raises; Python would print their traceback beside that."""
+    before = threading.excepthook
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else before(args)
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -84,7 +84,11 @@ def read_data(
         ValueError: a list or folder that cannot be used, or data that nothing can be learnt from.
         FileNotFoundError: a list or folder is not there, or none of a list's videos.
     """
+    if isinstance(labels, (str, bytes)):
+        raise ValueError(f"labels are the names of the classes, one by one, not {labels!r}")
     labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
+    if getattr(val, "ndim", None) == 0:
+        val = val.item()  # type: ignore[union-attr]
     share = HELD_OUT if val is None else val
     if isinstance(share, (int, float)) and not 0 < share < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
@@ -137,25 +141,44 @@ def _is_sided(label: str) -> bool:
 
 
 # Names of the parts of a data folder, in any case. What is to be tested on is left alone.
-_TRAIN, _VAL, _TEST = ("train", "training"), ("val", "validation", "valid", "dev", "eval"), ("test", "testing")
+_TRAIN = re.compile(r"train(ing)?([_-]?(set|split|data))?", re.IGNORECASE)
+_VAL = re.compile(r"(val(id|idation)?|dev(elopment)?|eval(uation)?)([_-]?(set|split|data))?", re.IGNORECASE)
+_TEST = re.compile(r"test(ing)?([_-]?(set|split|data))?", re.IGNORECASE)
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None] | None:
-    """The folders train and val in a folder that has no others, but perhaps test.
+    """The folders train and val in a folder that has these or test, and perhaps others that are told of.
 
     Raises:
-        ValueError: there are several of a kind.
+        ValueError: there are several of a kind, or none to train on.
     """
     if not folder.is_dir():
         return None
-    names = {entry.name for entry in folder.iterdir() if entry.is_dir() and not is_left_out(entry.name)}
-    train, val = ([name for name in sorted(names) if name.lower() in kind] for kind in (_TRAIN, _VAL))
-    if not train or any(name.lower() not in (*_TRAIN, *_VAL, *_TEST) for name in names):
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_left_out(entry.name))
+    train, val, test = ([name for name in names if kind.fullmatch(name)] for kind in (_TRAIN, _VAL, _TEST))
+    others = sorted(set(names) - {*train, *val, *test})
+    if val and not train and not others:
+        raise ValueError(
+            f"{folder} has {' and '.join((*val, *test))}, but no folder train: name the videos to train on, and give "
+            "those as val"
+        )
+    if not train or (others and not ((val or test) and _holds_folders(folder / train[0]))):
         return None
     for several in (train, val):
         if len(several) > 1:
             raise ValueError(f"{folder} has {' and '.join(several)}: name the one that is meant, as train or as val")
+    if others:
+        warnings.warn(
+            f"{folder} has the parts {', '.join((*train, *val, *test))}; what is in {', '.join(others[:5])}"
+            + (", ..." if len(others) > 5 else "")
+            + " is left aside",
+            stacklevel=4,
+        )
     return folder / train[0], folder / val[0] if val else None
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any(entry.is_dir() and not is_left_out(entry.name) for entry in folder.iterdir())
 
 
 def _read(
@@ -163,11 +186,19 @@ def _read(
 ) -> tuple[list[LabelledVideo], tuple[str, ...] | None]:
     """Videos, and the names of the classes unless there are only indices."""
     if not isinstance(source, (str, os.PathLike)):
-        videos = [entry for entry in source if isinstance(entry, LabelledVideo)]
-        if len(videos) == len(source):
+        if not isinstance(source, Iterable) or isinstance(source, Mapping) or hasattr(source, "columns"):
+            raise TypeError(
+                f"expected a list or folder of videos, or pairs of a path and a label, got {type(source).__name__}; of "
+                "a dictionary take list(videos.items()), of a table list(zip(table.path, table.label))"
+            )
+        given: list[Any] = list(source)
+        if not given:
+            raise ValueError("there are no videos: the list is empty")
+        videos = [entry for entry in given if isinstance(entry, LabelledVideo)]
+        if len(videos) == len(given):
             plain = [replace(entry, targets=tuple(map(int, entry.targets))) for entry in videos]
             return plain, None if labels is None else tuple(labels)
-        return _from_pairs(list(map(_pair, source)), labels, root)
+        return _from_pairs(list(map(_pair, given)), labels, root)
     if os.path.isdir(source):
         return read_class_folders(source, labels)
     names = labels_in_list(source) if labels is None else tuple(labels)
@@ -180,11 +211,13 @@ def _pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
     if isinstance(entry, LabelledVideo):
         raise TypeError("videos are LabelledVideo, all of them, or paths or pairs of a path and a label")
     if isinstance(entry, (str, os.PathLike)):
-        path = os.fspath(entry)
+        path = str(os.fspath(entry))  # NumPy's would stay one
         return path, (os.path.basename(os.path.dirname(path if "://" in path else os.path.abspath(path))),)
-    if isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[0], (str, os.PathLike)):
-        path, label = os.fspath(entry[0]), entry[1]
-        several = label if isinstance(label, (tuple, list, set, frozenset)) else (label,)
+    if isinstance(entry, (tuple, list, np.ndarray)) and len(entry) == 2 and isinstance(entry[0], (str, os.PathLike)):
+        path, label = str(os.fspath(entry[0])), entry[1]
+        several = label if isinstance(label, (tuple, list, set, frozenset, np.ndarray)) else (label,)
+        # What pandas makes of whole numbers in a column that has gaps.
+        several = [int(one) if isinstance(one, float) and one.is_integer() else one for one in several]
         if all(isinstance(one, (str, Integral)) and not isinstance(one, bool) for one in several):
             return path, tuple(str(one) if isinstance(one, str) else int(one) for one in several)
     raise TypeError(
@@ -207,6 +240,9 @@ def _from_pairs(
     unknown = [label for label in words if label not in place]
     if unknown:
         raise ValueError(f"unknown class {unknown[0]!r}: classes are {', '.join(list(place)[:3])}, ...")
+    negative = min((label for label in found if not isinstance(label, str)), default=0)
+    if negative < 0:
+        raise ValueError(f"there is no class {negative}: indices of classes start at 0")
     entries = []
     for path, several in pairs:
         video = path if root is None or "://" in path else os.path.join(root, path)
@@ -246,7 +282,10 @@ def _check(data: Data) -> None:
     twice = [label for label, count in Counter(data.labels).items() if count > 1]
     if twice:
         raise ValueError(f"labels has {twice[0]!r} more than once")
-    if len(data.labels) < 2:
+    if not data.train:
+        raise ValueError("there are no videos to train on")
+    # One class is something to learn where videos without it are there.
+    if len(data.labels) < 2 and all(entry.targets for entry in data.train):
         raise ValueError(f"there is one class only ({', '.join(data.labels)}): nothing can be learnt from it")
     for entry in (*data.train, *data.val):
         if not all(0 <= target < len(data.labels) for target in entry.targets):
@@ -262,6 +301,7 @@ def _check(data: Data) -> None:
         raise ValueError(
             f"{len(missing)} of the {len(data.labels)} classes have no video to train on: {', '.join(missing[:5])}"
             + (", ..." if len(missing) > 5 else "")
+            + ("; do the labels count from 1?" if not data.named and missing == [data.labels[0]] else "")
         )
     if not any(entry.targets for entry in data.val):
         raise ValueError(

@@ -140,7 +140,7 @@ class Trainer:
             self._scaler.load_state_dict(state["scaler"])
         self._epoch, self._step, self._loss_sum = state["epoch"], state["step"], state["loss_sum"]
         self.history, self.skipped = list(state["history"]), dict(state["skipped"])
-        self._forgotten, self._written = state.get("forgotten", 0), dict(state.get("written", {}))
+        self._forgotten, self._written = state["forgotten"], dict(state["written"])
 
     @property
     def best(self) -> int:
@@ -171,12 +171,12 @@ class Trainer:
                 self._write_network(folder, name)
             elif name == BEST and self._epoch == self._settings.epochs:
                 raise FileNotFoundError(
-                    f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone, or its weights "
+                    f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone, or its files "
                     "are not as they were written: train for more epochs, or begin again with resume=False (--restart)"
                 )
             elif name == BEST:
                 return len(self.history)
-        if is_between_epochs and not (folder.path / METRICS_FILE).exists():
+        if is_between_epochs:
             with folder.told_of_space():
                 write_metrics(self.history, folder.path / METRICS_FILE)
         return self._forgotten
@@ -265,7 +265,7 @@ class Trainer:
 
     def _update(self, batches: Iterator[Any], bar: _Bar) -> float:
         """One step of the optimizer; gives the mean loss of all processes."""
-        settings, done = self._settings, self._epoch * self.steps + self._step
+        settings, done, where = self._settings, self._epoch * self.steps + self._step, f"in step {self._step + 1}"
         self._schedule.step_update(done)
         total = torch.zeros((), device=self._device)
         for part in range(settings.accumulate):
@@ -275,19 +275,23 @@ class Trainer:
                 if batch.clips is None:
                     raise ValueError(f"none of the {len(self._data.train)} videos to train on can be read")
                 last = part == settings.accumulate - 1
-                total += self._backward(batch.clips, batch.targets, (done, part), last=last)
+                try:
+                    total += self._backward(batch.clips, batch.targets, (done, part), last=last)
+                except RuntimeError as error:
+                    if "without overflow" not in str(error):
+                        raise
+                    raise self._divergence(f"a step of the optimizer is too large, {where} of") from error
         if self._ema:
             rounding = getattr(self._ema, "_sr_generator", None)  # with which newer timm rounds averages in bfloat16
             if rounding is not None:
                 rounding.manual_seed(mixed(settings.seed, done)[0])
             self._ema.update(self.network, step=done + 1)
         loss = float(self._team.sum(total)) / self._team.size
-        step = f"in step {self._step + 1}"
         if not math.isfinite(loss):
-            raise self._divergence(f"the loss is no finite number any more, {step} of")
+            raise self._divergence(f"the loss is no finite number any more, {where} of")
         # The scale is halved where gradients are no finite numbers, and such steps are left out, which is nothing bad.
         if self._scaler and self._scaler.state_dict()["scale"] < _LEAST_SCALE:
-            raise self._divergence(f"the gradients are no finite numbers, however small the loss is made, {step} of")
+            raise self._divergence(f"the gradients are no finite numbers, however small the loss is made, {where} of")
         return loss
 
     def _is_finite(self) -> bool:
@@ -299,6 +303,8 @@ class Trainer:
         remedies = "Lower lr (the learning rate), or set clip_grad"
         if self._settings.amp == "float16":
             remedies += ', or set amp to "bfloat16"'
+        if next(self.network.parameters()).dtype == torch.float16:
+            remedies += ", or give model.float(): float16 holds few numbers, for optimizers too"
         return ValueError(
             f"the training has diverged: {what} epoch {self._epoch + 1}. {remedies}, and begin again in another folder "
             "or with resume=False (--restart)"

@@ -79,7 +79,8 @@ def prepare(
 
     Raises:
         ValueError: a kind of batch norm that the device does not have, a network that could not be saved, in a type
-            that ``amp`` does not go with, or all of whose parameters are frozen.
+            that ``amp`` does not go with, with weights that are no finite numbers, or all of whose parameters are
+            frozen.
     """
     check_savable(network)
     dtype = next(network.parameters()).dtype
@@ -88,6 +89,8 @@ def prepare(
             f"amp computes in a shorter type what is in float32, but the network is in {str(dtype)[6:]} as a whole: "
             "leave amp out, or give model.float()"
         )
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        raise ValueError("the network's weights or statistics are no finite numbers: nothing can be learnt from there")
     if any(tensor.is_inference() for tensor in network.state_dict().values()):
         raise ValueError("the network was made in torch.inference_mode, where nothing trains: make it outside")
     if settings.batch_norm == "sync" and device.type != "cuda":

@@ -25,6 +25,8 @@ _SETS_RATE = 0.0375 / 16
 _WARMUP = 2 / 15
 
 _LARGEST_SEED = 2**62  # PyTorch's generators take 64 bits with a sign, and epochs are added
+# More than any use has.
+_MOST = {"clips": 1_000, "crop": 20_000, "workers": 256} | dict.fromkeys(("epochs", "batch_size", "accumulate"), 10**6)
 _OPTIONAL = ("lr", "warmup_epochs", "layer_decay", "clip_grad", "ema")  # where None is a value
 
 
@@ -64,8 +66,9 @@ class Settings:
             if getattr(value, "ndim", None) == 0:  # numpy's, which a state could not be loaded with
                 object.__setattr__(self, field.name, value.item())
         for name in ("epochs", "batch_size", "accumulate", "clips"):
-            self._check_whole(name, lambda value: value >= 1, "a whole number from 1")
-        self._check_whole("seed", lambda value: 0 <= value <= _LARGEST_SEED, "a whole number from 0 to 2**62")
+            check_whole(name, getattr(self, name), 1)
+        self._check("seed", lambda v: is_whole(v) and 0 <= v <= _LARGEST_SEED, "a whole number from 0 to 2**62")
+        check_flag("flip", self.flip)
         for name in ("lr", "clip_grad"):
             self._check_real(name, lambda value: 0 < value < float("inf"), "above 0")
         for name in ("weight_decay", "mixup"):
@@ -93,15 +96,12 @@ class Settings:
         if isinstance(value, bool) or getattr(value, "ndim", False) or not fits(value):
             raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
-    def _check_whole(self, name: str, fits: Callable[[int], bool], wanted: str) -> None:
-        self._check(name, lambda value: is_whole(value) and fits(int(value)), wanted)
-
     def _check_real(self, name: str, fits: Callable[[float], bool], wanted: str) -> None:
         """Like :meth:`_check`, of a number, which is a float from then on; None where that is the default."""
         value = getattr(self, name)
         if value is None and name in _OPTIONAL:
             return
-        self._check(name, lambda value: is_real(value) and fits(_as_float(value)), wanted)
+        self._check(name, lambda value: is_real(value) and fits(_as_float(value)), f"a number {wanted}")
         object.__setattr__(self, name, float(value))
 
     @property
@@ -124,6 +124,18 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless it is a whole number that a training can have."""
+    if not is_whole(value) or not least <= value <= _MOST[name]:
+        raise ValueError(f"{name} must be a whole number from {least} to {_MOST[name]}, not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raises ValueError unless it is True or False, Python's or NumPy's: "no" would be as good as True."""
+    if getattr(value, "ndim", 0) or not isinstance(getattr(value, "item", lambda: value)(), bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
 
 
 def is_whole(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -24,8 +25,7 @@ from slowfast_zoo.video.dataset import LabelledVideo
 
 STATE_FILE, METRICS_FILE, CURVES_FILE = "state.pt", "metrics.csv", "curves.png"
 BEST, LAST, BOARD = "best", "last", "tensorboard"
-_KIND = "slowfast-zoo finetune"
-_FORMAT = f"{_KIND}, version 1"
+_FORMAT = "slowfast-zoo finetune, version 1"
 
 # Names of what a killed process had not finished: those that ``tempfile`` and ``secrets`` made for our files.
 _HALF_STATE = re.compile(r"\.state\.[a-z0-9_]{8}\.pt")  # the first file of all
@@ -37,7 +37,7 @@ _HALF = re.compile(
 _SEAL = b"slowfast-zoo sha256 "
 _SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size
 _CHUNK = 2**20
-_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # torch prints some words of its messages in bold
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OutputFolder:
@@ -67,9 +67,12 @@ class OutputFolder:
             ValueError: it holds something else, or another fine-tuning.
             OSError: it cannot be made or read.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise ValueError(f"{self.path} is no folder: name another one for what is written")
+        with self.told_of_space():
+            self.path.mkdir(parents=True, exist_ok=True)
         state_file = self.path / STATE_FILE
-        if not state_file.exists():
+        if not state_file.is_file():
             there = sorted(entry.name for entry in self.path.iterdir())
             if not all(map(_HALF_STATE.fullmatch, there)):
                 raise ValueError(
@@ -112,18 +115,24 @@ class OutputFolder:
             cause = error if isinstance(error, OSError) else error.__context__  # torch's, where it cannot write
             if not isinstance(cause, OSError):
                 raise
-            message = (
-                f"cannot write into {self.path}: {cause.strerror or cause}. The state of before is whole: make room, "
-                "and the same call goes on from it"
-            )
+            reason, remedy = str(cause.strerror or cause), "make room"
+            if cause.errno not in _FULL:
+                reason += f" ({os.fsdecode(cause.filename)})" if cause.filename else ""
+                remedy = "mend that"
+            if os.path.isfile(self.path / STATE_FILE):
+                advice = f"The state of before is whole: {remedy}, and the same call goes on from it"
+            else:
+                advice = f"Nothing was saved before: {remedy}, and begin again with the same call"
+            message = f"cannot write into {self.path}: {reason}. {advice}"
             raise (OSError(message) if cause.errno is None else OSError(cause.errno, message)) from error
 
     def clear(self) -> None:
         """Remove what earlier runs made of epochs that the state does not tell of."""
-        for name in (BEST, LAST, BOARD):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (METRICS_FILE, CURVES_FILE):
-            (self.path / name).unlink(missing_ok=True)
+        with self.told_of_space():
+            for name in (BEST, LAST, BOARD):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            for name in (METRICS_FILE, CURVES_FILE):
+                (self.path / name).unlink(missing_ok=True)
 
     def write_network(self, network: VideoNetwork[Any], name: str, labels: Sequence[str]) -> Path:
         """Write a network as a folder; a network of the same configuration that is there is replaced."""
@@ -135,14 +144,15 @@ class OutputFolder:
             return whole.rename(folder)
 
     def digest_of_network(self, name: str) -> str:
-        """Of the weights in a folder that was written; empty where a file of it is not there."""
-        folder = self.path / name
-        if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        """Of the files that make the network in a folder; empty where one of them is not there."""
+        files = [self.path / name / file for file in (CONFIG_FILE, WEIGHTS_FILE)]
+        if not all(path.is_file() for path in files):
             return ""
         digest = hashlib.sha256()
-        with (folder / WEIGHTS_FILE).open("rb") as file:
-            while part := file.read(_CHUNK):
-                digest.update(part)
+        for path in files:
+            with path.open("rb") as file:
+                while part := file.read(_CHUNK):
+                    digest.update(part)
         return digest.hexdigest()
 
 
@@ -155,21 +165,13 @@ def digest_of(entries: Sequence[LabelledVideo]) -> str:
 def _read_state(path: Path) -> dict[str, Any]:
     content = memoryview(path.read_bytes())
     payload, seal = content[:-_SEAL_SIZE], bytes(content[-_SEAL_SIZE:])
-    if not seal.startswith(_SEAL):  # of a version that wrote none, or cut off, which torch sees
-        payload, seal = content, _SEAL + hashlib.sha256(content).digest()
-    try:
-        if seal != _SEAL + hashlib.sha256(payload).digest():
-            raise ValueError("its checksum says that it is not as it was written")
-        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises for files that are not its own has no common base
-        reason = _ESCAPE.sub("", (str(error).splitlines() or [type(error).__name__])[0])
+    if seal != _SEAL + hashlib.sha256(payload).digest():
         raise ValueError(
-            f"{path} cannot be read ({reason}): name another folder, or delete this one by hand"
-        ) from error
-    run = state.get("run") if isinstance(state, dict) else None
-    if not isinstance(run, dict) or not str(run.get("finetune")).startswith(_KIND):
-        raise ValueError(f"{path} holds no fine-tuning to go on with: name another folder")
-    return dict(state)
+            f"{path} cannot be read (it is no state of a fine-tuning, or not as it was written, by its checksum): name "
+            "another folder, or delete this one by hand"
+        )
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return state
 
 
 def _remove_halves(folder: Path) -> None:

@@ -362,6 +362,9 @@ def _program(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
     }
     with torch.no_grad(), _one_like_any_size():
         program = torch.export.export(graph, tuple(example.values()), dynamic_shapes=shapes, strict=False)
+    count = len(program.graph_signature.user_outputs)
+    if count != len(graph.outputs):  # of a classifier of somebody's own
+        raise ValueError(f"the network gives {count} tensors where there is to be one for {', '.join(graph.outputs)}")
     with contextlib.suppress(AttributeError):
         program.example_inputs = None
     for module in program.graph_module.modules():

@@ -31,8 +31,6 @@ def loaded(model_or_name: str | nn.Module, pretrained: bool) -> Any:
     model: Any = model_or_name
     if isinstance(model_or_name, str):
         model = create_model(model_or_name, pretrained=pretrained)
-    if isinstance(model, type) or not isinstance(model, nn.Module):
-        raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
     network = unwrapped(model, said="expected a model name or a network from create_model, got")
     if not isinstance(network, VideoNetwork):
         raise TypeError(f"expected a model name or a network from create_model, got {type(network).__name__}")

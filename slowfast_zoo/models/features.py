@@ -9,9 +9,9 @@ from torch import Tensor
 
 from slowfast_zoo.layers import ClassifierHead
 
-from .config import FEATURE_NAMES
+from .config import FEATURE_NAMES, NetworkConfig
 from .feature_info import FeatureInfo
-from .network import Clip, Maps, VideoNetwork
+from .network import Clip, Maps, Stages, VideoNetwork
 from .wrappers import Network
 
 
@@ -41,17 +41,36 @@ class FeatureNetwork(Network):
             )
         self.out_indices = tuple(i % count for i in given)
         self.network = network
-        self.config = network.config
-        self.pretrained_cfg = network.pretrained_cfg
+        network.follow_modules()
+        network.has_classifier = False
         every = [_inside("network.", record) for record in network.feature_info]
         self.feature_info = FeatureInfo((every[i] for i in self.out_indices), every, self.out_indices)
         network.head = ClassifierHead(network.num_features, 0, 0.0, None)
         network.drop_stages_after(max(self.out_indices))
 
     @property
+    def config(self) -> NetworkConfig:
+        """The network's."""
+        return self.network.config  # type: ignore[no-any-return]
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """The network's."""
+        return self.network.pretrained_cfg
+
+    @pretrained_cfg.setter
+    def pretrained_cfg(self, record: dict[str, Any]) -> None:
+        self.network.pretrained_cfg = record
+
+    @property
     def default_cfg(self) -> dict[str, Any]:
         """timm's older name of ``pretrained_cfg``."""
         return self.pretrained_cfg
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of a frame: what the stem takes."""
+        return self.network.in_chans
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """See :meth:`VideoNetwork.group_matcher`."""
@@ -68,6 +87,10 @@ class FeatureNetwork(Network):
     def set_inplace_relu(self, enable: bool = True) -> None:
         """See :meth:`VideoNetwork.set_inplace_relu`."""
         self.network.set_inplace_relu(enable)
+
+    def forward_intermediates(self, x: Clip, indices: Stages = None, **kwargs: Any) -> Any:
+        """See :meth:`VideoNetwork.forward_intermediates`; there are the stages up to the last of ``out_indices``."""
+        return self.network.forward_intermediates(x, indices, **kwargs)
 
     def forward(self, clip: Clip) -> list[Tensor | Maps]:
         """Feature maps of clips (B, in_chans, alpha T, H, W), one entry a stage of ``out_indices``.

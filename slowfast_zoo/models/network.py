@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
@@ -30,6 +31,7 @@ Config = TypeVar("Config", bound=NetworkConfig)
 Clip = Tensor | Sequence[Tensor]
 Maps = tuple[Tensor, ...]  # one feature map a pathway
 Boxes = Sequence[Tensor] | Tensor
+Stages = int | str | Iterable[int | str] | None
 WHOLE_FRAME = "full"
 
 
@@ -48,23 +50,28 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
             the feature map), ``reduction`` (of the clip's sides), ``temporal_reduction`` (of the clip's frames) and
             ``module`` (the submodule that makes it). In a SlowFast network each entry has two, "slow" and "fast". It is
             a list that has timm's methods: :class:`~slowfast_zoo.models.feature_info.FeatureInfo`.
-        pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``.
+        pretrained_cfg: timm's word for the record of weights and preprocessing; filled in by ``create_model``. Classes,
+            labels and channels in it follow layers that were replaced by hand.
         optimized: whether ``optimize_for_inference`` made this network.
         frozen_stages: how many of the stages, from the stem on, :func:`~slowfast_zoo.models.freezing.freeze` froze.
         frozen_norms: whether it froze the statistics of all batch norms.
+        last_stage: 4 (res5), or the last one that :meth:`drop_stages_after` left.
     """
 
     head: ClassifierHead | RoIHead
     optimized = False
     frozen_stages = 0
     frozen_norms = False
+    last_stage = len(FEATURE_NAMES) - 1
+    has_classifier = True  # or room for one: not inside a FeatureNetwork
     _first_labels: str | tuple[str, ...] | None = None
+    _first_classes: int | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.feature_info = FeatureInfo([])
-        self.pretrained_cfg: dict[str, Any] = {}
+        self._pretrained_cfg: dict[str, Any] = {}
 
     def _build_head(self, features: int) -> ClassifierHead | RoIHead:
         """The head that the configuration asks for, on so many channels of all pathways together."""
@@ -92,11 +99,36 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
         """Removes the stages after that one, and what only they read."""
         raise NotImplementedError  # the networks have it
 
+    def follow_modules(self) -> None:
+        """Brings configuration and ``pretrained_cfg`` in line with a classifier or a stem that was put in by hand."""
+        channels, classes = self.in_chans, self.num_classes if self.has_classifier else self.config.num_classes
+        if (channels, classes) != (self.config.in_chans, self.config.num_classes):
+            self.config = self.config.replace(in_chans=channels, num_classes=classes)
+        record = self._pretrained_cfg
+        if not record:
+            return
+        for key in ("mean", "std"):
+            record[key] = for_channels(record[key], channels)
+        record["input_size"] = (channels, *record["input_size"][1:])
+        if self.has_classifier:
+            record["num_classes"] = classes
+            if self.labels is None:
+                record["labels"] = self._first_labels = None
+
     # -- timm's vocabulary -------------------------------------------------------------------------------------------
 
     @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        self.follow_modules()
+        return self._pretrained_cfg
+
+    @pretrained_cfg.setter
+    def pretrained_cfg(self, record: dict[str, Any]) -> None:
+        self._pretrained_cfg = record
+
+    @property
     def num_classes(self) -> int:
-        found = _outputs(self.head.fc)
+        found = _outputs(self.get_classifier(), self.num_features)
         return self.config.num_classes if found is None else found
 
     @property
@@ -114,11 +146,17 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
 
     @property
     def num_features(self) -> int:
-        return self.head.in_features
+        found = _inputs(self.get_classifier()) or getattr(self.head, "in_features", None)
+        return found if isinstance(found, int) else self._width_after(self.last_stage)
 
     @property
     def head_hidden_size(self) -> int:
-        return self.head.in_features
+        return self.num_features
+
+    def _width_after(self, stage: int) -> int:
+        """Channels of all pathways together."""
+        channels = self.feature_info.channels(stage)
+        return sum(channels) if isinstance(channels, tuple) else int(channels)
 
     @property
     def score_function(self) -> Literal["softmax", "sigmoid"]:
@@ -135,13 +173,13 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
             For a SlowFast network the pair of Slow (B, 32 width, T, H / 32, W / 32) and Fast (B, 32 beta width, alpha
             T, H / 32, W / 32); for a network of one pathway its one map.
         """
-        maps = self.forward_stages(clip, (len(FEATURE_NAMES) - 1,))[0]
+        maps = self.forward_stages(clip, (self.last_stage,))[0]
         return maps if len(maps) > 1 else maps[0]
 
     def forward_intermediates(
         self,
         x: Clip,
-        indices: int | Sequence[int] | None = None,
+        indices: Stages = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -151,7 +189,8 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
 
         Args:
             x: the clip, as :meth:`forward` takes it.
-            indices: which stages, 0 (stem) to 4 (res5), also counted from the end; a number n is the last n, None all.
+            indices: which stages, 0 (stem) to 4 (res5), also counted from the end, or their names; one name is that
+                stage, a number n the last n, None all.
             norm: timm's argument, for networks with a norm behind the last stage; here it changes nothing.
             stop_early: do not compute the stages after the last of ``indices``; only with ``intermediates_only``.
             output_fmt: "NCHW", timm's word for channels first: maps are (B, C, T, H, W).
@@ -163,18 +202,38 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
         Raises:
             ValueError: there is no such stage, or another format.
         """
-        count = len(FEATURE_NAMES)
         if output_fmt != "NCHW":
             raise ValueError(f"maps have their channels first, so output_fmt is 'NCHW', not {output_fmt!r}")
-        given = range(count) if indices is None else range(count)[-indices:] if isinstance(indices, int) else indices
-        if (isinstance(indices, int) and not 1 <= indices <= count) or any(not -count <= i < count for i in given):
-            raise ValueError(f"there are {count} stages, {FEATURE_NAMES[0]} to {FEATURE_NAMES[-1]}, not {indices!r}")
-        wanted = [i % count for i in given]
-        through = wanted if intermediates_only and stop_early else [*wanted, count - 1]
+        wanted, last = _stages(indices, self.last_stage), self.last_stage
+        through = wanted if intermediates_only and stop_early else [*wanted, last]
         stages = dict(zip(through, self.forward_stages(x, through), strict=True)) if through else {}
         maps = {i: found if len(found) > 1 else found[0] for i, found in stages.items()}
         intermediates = [maps[i] for i in wanted]
-        return intermediates if intermediates_only else (maps[count - 1], intermediates)
+        return intermediates if intermediates_only else (maps[last], intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: Stages = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the stages behind the last of those that :meth:`forward_intermediates` is to give.
+
+        Args:
+            indices: which stages, as there.
+            prune_norm: timm's argument, for networks with a norm behind the last stage; here it changes nothing.
+            prune_head: leave out the classifier too, so that the network gives the pooled vectors of what is left.
+
+        Returns:
+            The stages of ``indices``, from 0 (stem) to 4 (res5).
+
+        Raises:
+            ValueError: there is no such stage, or ``indices`` is empty.
+        """
+        wanted = _stages(indices, self.last_stage)
+        if not wanted:
+            raise ValueError("indices names no stage, and a network without stages gives nothing")
+        self.drop_stages_after(max(wanted))
+        if prune_head:
+            self.head = ClassifierHead(self._width_after(self.last_stage), 0, 0.0, None).train(self.training)
+        return wanted
 
     def forward_head(
         self, features: Tensor | Sequence[Tensor], pre_logits: bool = False, *, boxes: Boxes | None = None
@@ -188,14 +247,19 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
         """
         self._check_boxes(boxes)
         maps = self._maps_for_head(features)
-        if not isinstance(self.head, (ClassifierHead, RoIHead)):
+        head = self._pooling_head()
+        if isinstance(head, RoIHead):
+            return head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
+        return head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
+
+    def _pooling_head(self) -> ClassifierHead | RoIHead:
+        head: Any = self.head
+        if not isinstance(head, (ClassifierHead, RoIHead)):
             raise TypeError(
-                f"model.head is a {type(self.head).__name__}, which does not pool maps: put another classifier in "
-                "place of model.head.fc, or call model.reset_classifier(num_classes); forward_features gives the maps"
+                f"model.head is a {type(head).__name__}, which does not pool maps: put another classifier in place of "
+                "model.head.fc, or call model.reset_classifier(num_classes); forward_features gives the maps"
             )
-        if isinstance(self.head, RoIHead):
-            return self.head(maps, as_rois(boxes, maps[0]), pre_logits=pre_logits)  # type: ignore[no-any-return]
-        return self.head(maps, pre_logits=pre_logits)  # type: ignore[no-any-return]
+        return head
 
     def forward(self, clip: Clip, boxes: Boxes | Literal["full"] | None = None) -> Tensor:
         """Logits of clips, one row a clip, in training and in evaluation alike; in detection, one row a box.
@@ -230,13 +294,18 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
             raise ValueError("a network without a classifier (num_classes=0) has no probabilities")
         found = self._boxes(clip, boxes)
         maps = self._maps_for_head(self.forward_features(clip))
-        if isinstance(self.head, RoIHead):
-            logits = self.forward_head(maps, boxes=found).unsqueeze(1)  # (K, 1, num_classes)
-        else:
-            logits = self.head.positions(maps)  # (B, P, num_classes)
+        head = self._pooling_head()
+        logits: Any = self.forward_head(maps, boxes=found) if isinstance(head, RoIHead) else head.positions(maps)
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"the classifier gives a {type(logits).__name__}, not a tensor of logits: there are probabilities of "
+                "one classifier, so put that in place of model.head.fc"
+            )
+        if isinstance(head, RoIHead):
+            logits = logits.unsqueeze(1)  # (K, 1, num_classes), beside (B, P, num_classes)
         if self.config.head_average == "logits":
             logits = logits.mean(dim=1, keepdim=True)
-        scores = logits.softmax(dim=-1) if self.score_function == "softmax" else logits.sigmoid()
+        scores: Tensor = logits.softmax(dim=-1) if self.score_function == "softmax" else logits.sigmoid()
         return scores.mean(dim=1)
 
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
@@ -250,7 +319,7 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
 
     def get_classifier(self) -> nn.Module:
         """The fully connected layer, or an ``nn.Identity`` where there is none."""
-        return self.head.fc
+        return getattr(self.head, "fc", self.head)  # or what was put in place of the whole head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replaces the classifier by a freshly initialised one.
@@ -265,6 +334,9 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
         if global_pool not in (None, "avg"):
             raise ValueError(f"the head averages, so global_pool is 'avg' or None, not {global_pool!r}")
         self.config = self.config.replace(num_classes=num_classes)
+        head: Any = self.head
+        if not isinstance(head, (ClassifierHead, RoIHead)):
+            self.head = self._build_head(self._width_after(self.last_stage)).train(self.training)
         # Where the old one is, unless it has no place because its weights were not read.
         old = next((p for p in (*self.head.parameters(), *self.parameters()) if not p.is_meta), next(self.parameters()))
         fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -275,20 +347,24 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
 
     def remember_classifier(self) -> None:
         """Ties the labels in ``pretrained_cfg`` to the classifier as it is now."""
-        labels = self.pretrained_cfg.get("labels")
+        labels = self._pretrained_cfg.get("labels")
         self._first_labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
-        for module in self.head.fc.modules():
+        self._first_classes = self.num_classes
+        for module in self.get_classifier().modules():
             module.came_with_network = True  # type: ignore[assignment]
 
     @property
     def labels(self) -> str | tuple[str, ...] | None:
         """The class names of the outputs, or the name of their list, as in ``pretrained_cfg``; None if they are not
         known, as after another classifier was put in place of the one that they came with."""
-        labels = self.pretrained_cfg.get("labels")
+        labels = self._pretrained_cfg.get("labels")
         labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
-        layers = [module for module in self.head.fc.modules() if any(True for _ in module.parameters(recurse=False))]
+        if labels != self._first_labels:  # somebody's own
+            return labels
+        classifier = self.get_classifier()
+        layers = [module for module in classifier.modules() if any(True for _ in module.parameters(recurse=False))]
         replaced = bool(layers) and not any(hasattr(module, "came_with_network") for module in layers)
-        return None if replaced and labels == self._first_labels else labels
+        return None if replaced or self.num_classes != self._first_classes else labels
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each residual block in the backward pass instead of keeping its activations.
@@ -420,15 +496,83 @@ def is_traced(x: Any) -> bool:
     return isinstance(x, torch.fx.Proxy)
 
 
-def _outputs(classifier: nn.Module) -> int | None:
-    """How many outputs a classifier has: its own word, or that of its last layer that says; None if none does."""
+def for_channels(values: Sequence[float], count: int) -> Sequence[float]:
+    """Means or deviations for so many channels: others than the weights' are each normalised like their average."""
+    return values if len(values) == count else [sum(values) / len(values)] * count
+
+
+def _stages(indices: Stages, last: int) -> list[int]:
+    """The stages that ``indices`` says, from 0 to the last one.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    count = last + 1
+    names = FEATURE_NAMES[:count]
+    if indices is None:
+        return list(range(count))
+    wrong = ValueError(
+        f"there are {count} stages, {', '.join(names)}: indices holds their numbers from 0 or their names, or is the "
+        f"number of the last ones, 1 to {count}; not {indices!r}"
+    )
+    if isinstance(indices, str):
+        indices = (indices,)
+    if not isinstance(indices, Iterable):
+        number = _whole(indices)
+        if number is None or not 1 <= number <= count:
+            raise wrong
+        return list(range(count - number, count))
+    found = [names.index(i) if isinstance(i, str) and i in names else _whole(i) for i in indices]
+    if any(i is None or not -count <= i < count for i in found):
+        raise wrong
+    return [i % count for i in found if i is not None]
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, of whatever library; None is another value."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _inputs(classifier: nn.Module) -> int | None:
+    """How many features a classifier takes, if it or its first layer says so."""
+    found = getattr(classifier, "in_features", None)
+    if isinstance(found, int) and found:  # a lazy layer's is 0
+        return found
+    return _inputs(next(classifier.children())) if isinstance(classifier, nn.Sequential) and len(classifier) else None
+
+
+def _outputs(classifier: nn.Module, features: int) -> int | None:
+    """How many outputs a classifier of so many features has: its own word, or what it gives; None if nothing tells."""
     if isinstance(classifier, nn.Identity):
         return 0
-    for module in (classifier, *reversed(list(classifier.modules()))):
-        found = getattr(module, "out_features", None)
+    layers = reversed(classifier) if isinstance(classifier, nn.Sequential) else (classifier,)
+    for layer in layers:
+        found = getattr(layer, "out_features", None)
         if isinstance(found, int):
             return found
-    return None
+        if any(True for _ in layer.parameters()):
+            break
+    said = [found for module in classifier.modules() if isinstance(found := getattr(module, "out_features", None), int)]
+    given = None if torch.compiler.is_compiling() else _measured(classifier, features)
+    return given or (said[-1] if said else None)
+
+
+def _measured(classifier: nn.Module, features: int) -> int | None:
+    """Length of the rows that a classifier gives for so many features, without values; None if it gives none."""
+    tensors = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
+    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), torch.empty(0))
+    try:
+        with torch.no_grad():
+            bare = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+            rows = torch.func.functional_call(
+                classifier, bare, torch.empty(2, features, device="meta", dtype=like.dtype)
+            )
+    except Exception:  # what a layer of somebody's own raises
+        return None
+    return int(rows.shape[1]) if isinstance(rows, Tensor) and rows.ndim == 2 else None
 
 
 # Where a stage's layers are: in the pathways, and in the lateral connection that reads its output.

@@ -68,5 +68,6 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
         return [maps[i] for i in out_indices]
 
     def drop_stages_after(self, stage: int) -> None:
+        self.last_stage = stage
         for name in FEATURE_NAMES[stage + 1 :]:
             delattr(self.pathway, name)

@@ -6,6 +6,7 @@ of the weights if they are published ones) and a model card, ``README.md``. That
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
@@ -55,6 +57,7 @@ _LARGEST_OTHER = 10_000
 _MOST_FRAMES = 100_000
 _ALWAYS_ROOM_FOR, _BYTES_OF_A_BLOCK = 200, 1_000  # of a block, the names of its tensors alone have more bytes
 _COUNTERS = ("total_ops", "total_params")
+_NO_SETTINGS = ("training", "grad_checkpointing", "in_features", "frozen_stages", "frozen_norms")
 # What layers say of themselves that changes nothing of what they compute in use.
 _IN_TRAINING = re.compile(r"momentum=[^,]*(, )?|(, )?inplace=\w+")
 _REMEDY = "torch.save(model.state_dict(), ...) keeps it, for code that changes the layers again before it loads"
@@ -403,14 +406,14 @@ def _state_of(model: SavableNetwork, config: Mapping[str, Any]) -> dict[str, Ten
             f"the network cannot be saved as a folder, because its tensors are not those of its configuration (they "
             f"differ in {shown}): {_remedy(names)}"
         )
-    replaced = _replaced_layer(model, plain)
+    if any(tensor.is_meta for tensor in state.values()):
+        raise ValueError("the network is on the meta device and has no values to save: load its weights first")
+    replaced = _replaced_layer(model, plain) or ("hooks change what it gives" if _hooks_change(model) else "")
     if replaced:
         raise ValueError(
             f"the network cannot be saved as a folder, because {replaced}, which its configuration does not say: "
             f"{_REMEDY}"
         )
-    if any(tensor.is_meta for tensor in state.values()):
-        raise ValueError("the network is on the meta device and has no values to save: load its weights first")
     # FSDP's are parts, which all processes put together.
     return {name: getattr(state[name], "full_tensor", lambda t=state[name]: t)() for name in wanted}
 
@@ -431,20 +434,97 @@ def _remedy(names: Sequence[str]) -> str:
 def _replaced_layer(model: nn.Module, plain: nn.Module) -> str:
     """In words, the first layer that computes something else than the one that was built, with the same tensors."""
     inside = re.compile(rf"\b(?:{'|'.join(INSIDE)})\b\.?")
-    layers = {inside.sub("", name).rstrip("."): module for name, module in model.named_modules()}
+    layers: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        name = inside.sub("", path).rstrip(".")
+        if name in layers and not type(layers[name]).__module__.startswith("torch."):
+            return f"{name} is inside a {type(layers[name]).__name__}"
+        layers[name] = module
     for name, built in plain.named_modules():
         found = layers.get(name)
-        if isinstance(built, nn.Dropout):  # of no effect where a network is used
+        if isinstance(built, nn.Dropout) and isinstance(found, (_DropoutNd, nn.Identity)):  # of no effect in use
             continue
         # In use, the norms of training in parts are what they replaced. FSDP makes classes of its own, with the same
         # forward.
         is_norm = isinstance(built, nn.BatchNorm3d) and isinstance(found, (nn.SyncBatchNorm, SplitBatchNorm3d))
         if not is_norm and getattr(type(found), "forward", None) is not type(built).forward:
-            return f"{name} is a {type(found).__name__} in place of a {type(built).__name__}"
+            return f"{name or 'it'} is a {type(found).__name__} in place of a {type(built).__name__}"
+        changed = _changed_by_hand(found, built)
+        if changed:
+            return f"{changed} of {name or 'the network'} was changed"
         settings, expected = (_IN_TRAINING.sub("", module.extra_repr()) for module in (found or built, built))
         if not list(built.children()) and settings != expected:
             return f"{name} is {type(built).__name__}({settings}) in place of {type(built).__name__}({expected})"
     return ""
+
+
+def _changed_by_hand(found: Any, built: nn.Module) -> str:
+    """The name of a method or a setting of a layer that is not the one that was built; "" if none.
+
+    What other libraries put around ``forward`` says so, by an attribute with the one that was there before.
+    """
+    wrapped = any(hasattr(found, name) for name in ("_hf_hook", "_old_forward", "_original_forward"))
+    if "forward" in vars(found) and not wrapped:
+        return "forward"
+    if not type(built).__module__.startswith("slowfast_zoo."):
+        return ""
+    for name in dir(type(built)):
+        computes = name.startswith("forward") or name in ("probabilities", "pathway_inputs")
+        if not (computes or (not isinstance(built, SavableNetwork) and name in _own_methods(type(built)))):
+            continue
+        if getattr(type(found), name, None) is not getattr(type(built), name):
+            return name
+        if name in vars(found) and not wrapped:
+            return name
+    for name, value in vars(built).items():
+        is_setting = value is None or isinstance(value, (str, int, float, tuple))
+        if is_setting and not name.startswith("_") and name not in _NO_SETTINGS and getattr(found, name, None) != value:
+            return name
+    return ""
+
+
+def _own_methods(kind: type) -> set[str]:
+    """Methods that this library's classes have, beside the initialisation."""
+    own = (base for base in kind.__mro__ if base.__module__.startswith("slowfast_zoo."))
+    return {name for base in own for name, value in vars(base).items() if inspect.isfunction(value)} - {"__init__"}
+
+
+def _hooks_change(model: Any) -> bool:
+    """Whether hooks on the layers change what the network gives for a small clip; those that look on may stay."""
+    modules = list(model.modules())
+    kinds = ("_forward_pre_hooks", "_forward_hooks")
+    hooks = [(getattr(module, kind), dict(getattr(module, kind))) for module in modules for kind in kinds]
+    # FSDP's gather the weights, accelerate's move them: without these nothing runs.
+    if not any(kept for _, kept in hooks) or any(hasattr(m, "reshard") or hasattr(m, "_hf_hook") for m in modules):
+        return False
+    config, like = model.config, next(model.parameters())
+    clip: Any = torch.randn(1, model.in_chans, config.clip_frames, 32, 32, generator=torch.Generator().manual_seed(0))
+    clip = clip.to(like)
+    if getattr(config, "fast_input", None) == "flow":
+        clip = clip[:, :, :: config.alpha], clip[:, :2]
+    training = [module.training for module in modules]
+    given: list[Any] = []
+    try:
+        for module in modules:
+            module.training = False
+        for is_hooked in (True, False):
+            if not is_hooked:
+                for current, _ in hooks:
+                    current.clear()
+            with torch.no_grad():
+                given.append(model(clip, "full" if config.roi else None))
+    except Exception:  # what a hook, or a layer of somebody's own, raises
+        return len(given) == 0
+    finally:
+        for current, kept in hooks:
+            current.clear()
+            current.update(kept)
+        for module, mode in zip(modules, training, strict=True):
+            module.training = mode
+    hooked, plain = given
+    if not isinstance(hooked, Tensor) or hooked.shape != plain.shape:
+        return True
+    return not torch.allclose(hooked, plain, rtol=1e-2, atol=1e-3 * float(plain.abs().max()), equal_nan=True)
 
 
 def _card(config: Mapping[str, Any], record: WeightsRecord | None, terms: str | None, name: str) -> str:

@@ -103,6 +103,7 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
         return [maps[i] for i in out_indices]
 
     def drop_stages_after(self, stage: int) -> None:
+        self.last_stage = stage
         for name in FEATURE_NAMES[stage + 1 :]:
             delattr(self.slow, name)
             delattr(self.fast, name)

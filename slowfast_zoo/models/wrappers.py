@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+import torch.fx
 from torch import nn
 
 # Where a wrapper keeps the one module that it stands for: torch.compile, data parallelism and averages, checkpointing
@@ -21,7 +23,8 @@ def unwrapped(model: Any, *, said: str = "expected a network from create_model, 
 
     Wrappers are known by what they hold, not by their names: one module under one of the names that PyTorch uses
     (``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``AveragedModel`` and their like in other
-    libraries), or exactly one network among the modules, as in a Lightning module.
+    libraries), or exactly one network among the modules, as in a Lightning module. An object that is no module stands
+    for the one module among its attributes, as timm's ``ModelEma``.
 
     Args:
         model: a network, or what holds one.
@@ -49,6 +52,8 @@ def unwrapped(model: Any, *, said: str = "expected a network from create_model, 
         more = f" with {len(networks)} networks in it: pass the one that is meant"
     elif networks:
         more = " of the network and other layers: pass the network alone"
+    elif isinstance(found, (torch.fx.GraphModule, torch.jit.ScriptModule)):
+        more = " that was traced: pass the network that it was made from"
     raise TypeError(f"{said} {type(model).__name__}{more}")
 
 
@@ -77,7 +82,18 @@ def inside(module: Any) -> Any:
     for name in INSIDE:
         if isinstance(held.get(name), nn.Module):
             return held[name]
-    return module
+    if isinstance(module, (nn.Module, type)):
+        return module
+    found = {id(value): value for value in held.values() if isinstance(value, nn.Module)}
+    return next(iter(found.values())) if len(found) == 1 else module
+
+
+def unwrap_parts(network: nn.Module) -> None:
+    """Takes PyTorch's own wrappers (compilation, checkpointing) off the parts of a network."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            while type(child).__module__.startswith("torch.") and inside(child) is not child:
+                parent._modules[name] = child = inside(child)
 
 
 def _outermost(module: nn.Module) -> Iterator[nn.Module]:

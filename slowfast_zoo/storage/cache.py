@@ -73,7 +73,7 @@ def _mark(path: Path, sha256: str, cache_dir: str | os.PathLike[str] | None) -> 
     """An empty file whose name stands for a file in the state it is in. Another size or time is another name."""
     status = path.stat()
     state = f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n{sha256.lower()}"
-    return cache_folder(cache_dir) / ".verified" / hashlib.sha256(state.encode()).hexdigest()
+    return cache_folder(cache_dir) / ".verified" / hashlib.sha256(os.fsencode(state)).hexdigest()
 
 
 @contextlib.contextmanager

@@ -64,9 +64,9 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
             names the file, what it looks like and what is wrong with it.
     """
     name = os.fspath(path)
-    if not Path(name).exists():
+    if not os.path.exists(name):
         raise FileNotFoundError(f"no checkpoint at {name!r}")
-    if not Path(name).is_file():
+    if not os.path.isfile(name):
         raise WeightsError(f"{name!r} is a directory or a device, not a checkpoint file")
     if not Path(name).stat().st_size:
         raise WeightsError(f"{name!r} is an empty file")

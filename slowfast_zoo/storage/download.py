@@ -42,6 +42,7 @@ except ImportError:  # Windows, where a partial file of a process that was kille
 
 _CONNECT_TIMEOUT = 4.0  # for the first contact: without a network, that is how long the user waits at most
 _READ_TIMEOUT = 30.0
+_SLOWEST = 1000  # bytes a second, over as long as that; a connection that brings fewer is as good as none
 _FAILURES = 5  # connections in a row that bring nothing new
 _PAUSE = 0.5  # seconds before the next connection, doubled each time
 # Seconds after which an untouched partial file is nobody's, where no lock can tell: each connection touches it.
@@ -398,8 +399,8 @@ def _fetch(url: str, part: _Part, what: str, size: int | None, most: int | None,
                     # No connection at all. A user without a network should hear that soon.
                     raise _ConnectionLostError(f"cannot download {what} from {url}: {problem}") from error
                 answered = True
-            failures = 0 if part.size > reached else failures + 1
-            reached = max(reached, part.size)
+            failures = 0 if part.size > reached + _SLOWEST * _READ_TIMEOUT else failures + 1
+            reached = max(reached, part.size) if failures == 0 else reached
             if failures == _FAILURES:
                 raise _ConnectionLostError(
                     f"cannot download {what} from {url}: {problem}. {part.size} bytes have arrived"
@@ -422,7 +423,7 @@ def _receive(url: str, part: _Part, what: str, size: int | None, most: int | Non
         headers |= {"Range": f"bytes={start}-", "If-Range": validator or ""}
     # An opener for each connection: the one of urlopen() remembers the proxies of its first use.
     opener = urllib.request.build_opener()
-    with opener.open(urllib.request.Request(url, headers=headers), timeout=_READ_TIMEOUT) as response:
+    with _answer(opener, urllib.request.Request(url, headers=headers)) as response:
         if response.headers.get_content_type() == "text/html":
             raise WeightsError(
                 f"cannot download {what} from {url}: a web page came instead of the file. Does a proxy, or the login "
@@ -453,6 +454,7 @@ def _receive(url: str, part: _Part, what: str, size: int | None, most: int | Non
         end = limit + 1 if total is None and limit is not None else total
         with writing(what, folder):
             file = part.file.open("ab", buffering=0)  # unbuffered: no second error, of a full disk, when it is closed
+        since, before = time.monotonic(), start
         with file:
             # Not beyond the length: a server that keeps the connection open would let older Pythons wait for more.
             while start != end and (chunk := response.read1(_CHUNK if end is None else min(_CHUNK, end - start))):
@@ -460,10 +462,37 @@ def _receive(url: str, part: _Part, what: str, size: int | None, most: int | Non
                     _write(file, chunk)
                 start += len(chunk)
                 bar.update(len(chunk))
+                if time.monotonic() - since > _READ_TIMEOUT:
+                    if start - before < _SLOWEST * _READ_TIMEOUT:
+                        raise OSError(f"{start - before} bytes in {_READ_TIMEOUT:g} seconds is all that comes")
+                    since, before = time.monotonic(), start
     if limit is not None and start > limit:
         raise ContentError(too_long)
     if total is not None and start != total:
         raise OSError(f"the connection was closed after {start} of {total} bytes")
+
+
+def _answer(opener: urllib.request.OpenerDirector, request: urllib.request.Request) -> Any:
+    """A server's answer, of which the head has come.
+
+    In a thread, since the timeout is that of each byte: a head that comes byte by byte would take days.
+    """
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            outcomes.put(opener.open(request, timeout=_READ_TIMEOUT))
+        except BaseException as error:
+            outcomes.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        outcome = outcomes.get(timeout=2 * _READ_TIMEOUT)
+    except queue.Empty:
+        raise OSError(f"no answer within {2 * _READ_TIMEOUT:g} seconds") from None
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def _write(file: FileIO, chunk: bytes) -> None:

@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 
 _MOST_STEPS = 3_000_000  # a checkpoint with its optimizer's state takes some 100,000
 _DEEPEST = 100
+_LONGEST_NAME = 1000  # characters of a class
 _SHOWN = 200  # characters of what a file says
 
 _STORAGES = {
@@ -149,6 +150,8 @@ class Pickles:
                     stack.append(Unread("builtins.set"))
                 case "ADDITEMS":
                     _checked(stack[-1], Unread)
+                case "LONG4":  # of more than 600 digits
+                    stack.append(Unread("builtins.int"))
                 case "INST":
                     stack.append(Unread(argument.replace(" ", ".", 1)))
                 case "OBJ":
@@ -386,7 +389,9 @@ def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
 
 def _named(module: Any, name: Any) -> Any:
     """What stands for a function, a class or a constant that a pickle names."""
-    full = f"{_checked(module, str)}.{_checked(name, str)}"
+    if len(_checked(module, str)) + len(_checked(name, str)) > _LONGEST_NAME:
+        return Unread(f"{module[:_SHOWN]}...")  # named again and again, it would be copied each time
+    full = f"{module}.{name}"
     full = full.replace("__builtin__.", "builtins.").replace("numpy._core.", "numpy.core.")  # Python 2, numpy 2
     if full in _CALLS:
         return _Function(full)

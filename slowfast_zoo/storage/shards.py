@@ -32,14 +32,14 @@ def read_file(path: str | os.PathLike[str], *, mapped: bool = False) -> Any:
         WeightsError: it cannot be read, or the index is none.
     """
     given = Path(path)
-    if given.is_dir():
+    if os.path.isdir(given):  # which no name makes fail, as the method does of one that is too long
         given = _in_folder(given)
-    if not given.name.endswith(_INDEX) or not given.is_file():
+    if not given.name.endswith(_INDEX) or not os.path.isfile(given):
         return read_container(given if given != Path(path) else path, mapped=mapped)
     tensors: dict[str, Tensor] = {}
     for file, names in _files(given).items():
         shard = given.parent / file
-        if not shard.is_file():
+        if not os.path.isfile(shard):
             raise FileNotFoundError(f"{str(given)!r} names {file!r}, which is not beside it: fetch all of its files")
         content = read_container(shard, mapped=mapped)
         found = content if isinstance(content, dict) else {}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from slowfast_zoo.utils.files import write_whole
+
+from .pickled import RefusedError
 
 
 def read_safetensors(path: str | os.PathLike[str], *, mapped: bool = False) -> dict[str, Tensor]:
@@ -25,18 +30,21 @@ def read_safetensors(path: str | os.PathLike[str], *, mapped: bool = False) -> d
 
     Raises:
         SafetensorError: it is not a whole safetensors file.
+        RefusedError: it has a checksum, as :func:`save_state_dict` writes it, which is another one.
     """
     from safetensors import safe_open
     from safetensors.torch import load_file
 
-    if mapped:
-        return load_file(path)
     with safe_open(path, framework="pt"):  # checks the header against the file: types, shapes, offsets, length
         pass
-    with Path(path).open("rb", buffering=0) as file:
+    with Path(path).open("rb") as file:
         start = 8 + (length := int.from_bytes(file.read(8), "little"))
         header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+        written = (header.pop("__metadata__", None) or {}).get(_CHECKSUM)
+        if written and _checksum(header, file) != written:
+            raise RefusedError("has changed since it was written (its checksum is another): take it from its source")
+    if mapped:
+        return load_file(path)
     if any(entry["dtype"] not in _DTYPES for entry in header.values()):  # none that networks have
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     tensors = {
@@ -48,6 +56,18 @@ def read_safetensors(path: str | os.PathLike[str], *, mapped: bool = False) -> d
         for done in [pool.submit(_fill, *part) for part in parts]:
             done.result()
     return tensors
+
+
+def _checksum(header: Mapping[str, Any], file: IO[bytes]) -> str:
+    """What changes with any bit of the tensors, of whose values the rest of the file consists, and of their names.
+
+    A sum of the numbers that the bytes are, which takes hardly longer than reading them.
+    """
+    total = int.from_bytes(hashlib.sha256(json.dumps(header, sort_keys=True).encode()).digest()[:8], "little")
+    while chunk := file.read(_CHUNK):
+        words = np.frombuffer(chunk + bytes(-len(chunk) % 8), "<u8")
+        total = (31 * total + int(words.sum(dtype=np.uint64))) % 2**64
+    return f"{total:016x}"
 
 
 def _fill(path: str | os.PathLike[str], start: int, tensors: Iterable[tuple[Tensor, Mapping[str, Any]]]) -> None:
@@ -67,6 +87,8 @@ def _fill(path: str | os.PathLike[str], start: int, tensors: Iterable[tuple[Tens
 
 
 _THREADS = 4
+_CHUNK = 1 << 20
+_CHECKSUM = "slowfast_zoo.checksum"
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -84,12 +106,22 @@ _DTYPES = {
 def save_state_dict(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Writes tensors as a safetensors file, whole or not at all. The same tensors give the same bytes.
 
+    A checksum goes with them, by which :func:`read_safetensors` notices what has changed since.
+
     Args:
         state: tensors by name.
         path: the file; one that is there is replaced.
     """
     from safetensors.torch import save
 
-    # No metadata of our own: more than one entry is written in an order that varies, and with it the file's hash.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_whole(path, save(plain, {"format": "pt"}))
+    content = save(plain)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header.pop("__metadata__", None)
+    # Made here, since the library writes more than one entry in an order that varies, and with it the file's hash.
+    # Other libraries look for the format.
+    metadata = {"__metadata__": {"format": "pt", _CHECKSUM: _checksum(header, io.BytesIO(memoryview(content)[start:]))}}
+    head = json.dumps(metadata | header, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    write_whole(path, len(head).to_bytes(8, "little"), head, memoryview(content)[start:])

@@ -15,14 +15,15 @@ from typing import Any
 from .signals import unwound_when_ended
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file so that it appears whole or not at all.
+def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Writes a file of these parts so that it appears whole or not at all.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
-    with whole_file(Path(path)) as temporary:
-        temporary.write_bytes(content)
+    with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            file.write(part)
 
 
 _CHUNK = 1 << 20

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
+import contextlib
 import csv
 import difflib
 import io
@@ -18,10 +20,13 @@ from .source import IMAGE_SUFFIXES, is_left_out, local_path
 
 # What a folder is searched for. A file of any other name can be given by itself.
 VIDEO_SUFFIXES = (
-    *(".264", ".265", ".3g2", ".3gp", ".apng", ".asf", ".avi", ".avif", ".divx", ".dv", ".f4v", ".flv", ".gif"),
-    *(".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mkv", ".mov"),
-    *(".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod"),
-    *(".tp", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m"),
+    *(".264", ".265", ".266", ".3g2", ".3gp", ".3gpp", ".amv", ".apng", ".asf", ".avi", ".avif", ".avs2", ".avs3"),
+    *(".bik", ".cavs", ".cine", ".cpk", ".dif", ".divx", ".drc", ".dv", ".dvr-ms", ".evo", ".f4v", ".flc", ".fli"),
+    *(".flv", ".gif", ".gxf", ".h261", ".h263", ".h264", ".h265", ".h266", ".hevc", ".insv", ".ismv", ".ivf", ".lrv"),
+    *(".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mov", ".mp4"),
+    *(".mp4v", ".mpe", ".mpeg", ".mpg", ".mpg4", ".mpv", ".mts", ".mxf", ".nsv", ".nut", ".obu", ".ogm", ".ogv"),
+    *(".ogx", ".qt", ".rm", ".rmvb", ".roq", ".smk", ".swf", ".tod", ".tp", ".trp", ".ts", ".vc1", ".viv", ".vob"),
+    *(".vvc", ".webm", ".wmv", ".wtv", ".y4m"),
 )
 
 # Columns of a header: of each kind the first that is there. Case, spaces and hyphens do not matter.
@@ -32,14 +37,21 @@ _PATHS = (
 )
 _LABELS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "category", "action", "target", "targets"),
-    *("label_name", "action_label", "action_name", "category_name", "tag", "tags", "label_id", "label_index"),
+    *("label_name", "action_label", "action_name", "category_name", "class_label", "ground_truth", "gt", "activity"),
+    *("tag", "tags", "y", "label_id", "label_index"),
     *("label_idx", "class_id", "class_index", "class_idx", "classid", "category_id", "action_id"),
 )
 _UNIT = r"_?(t|time|times|timestamp|s|sec|secs|second|seconds|\(s\)|\(sec\)|\(seconds\))?"
-_START = re.compile(rf"(t|time|segment|clip)?_?(start|begin){_UNIT}")
-_END = re.compile(rf"(t|time|segment|clip)?_?(end|stop){_UNIT}")
+_OF = r"(t|time|timestamp|seconds?|secs?|segment|clip|video|action|event)?_?"
+_START = re.compile(rf"{_OF}(start|starts|begin|begins|beginning|onset){_UNIT}")
+_END = re.compile(rf"{_OF}(end|ends|stop|stops|finish|finishes|until){_UNIT}")
 _LENGTH = re.compile(rf"(segment|clip)?_?(duration|length){_UNIT}")
-_IN_OTHER_UNITS = re.compile(r"(frame_?(start|begin|end|stop)|(start|begin|end|stop)_?(ms|milliseconds|frames?)).*")
+# What else may tell where a segment is, in what nobody knows.
+_OTHER_TIMES = re.compile(
+    r"(.*_)?(start|begin|end|stop|finish|onset|offset|first|last)"
+    r"(_?\(?(ms|msecs?|millis|milliseconds?|min|minutes?|frames?|frame_?(number|no|num|id|idx|index)|idx|index)\)?)?"
+    r"|frame_?(start|begin|end|stop|from|to)"
+)
 _EMPTY = ("", "nan", "none", "null", "na", "n/a")
 
 
@@ -140,6 +152,7 @@ def read_dataset(
     if multi_label is None:
         multi_label = any(len(entry.targets) > 1 for entry in entries)
     _check_labels(source, found, multi_label)
+    _check_folders(source, entries, classes)
     _check_places(source, entries)
     return entries
 
@@ -180,10 +193,23 @@ def labels_in_list(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
         FileNotFoundError: there is no such list.
     """
     source = Path(path)
-    found = {label for row in _rows(source, _read_text(source), {}, False) for label in _split(row.labels, {})}
-    if not found:
+    rows = _rows(source, _read_text(source), {}, False)
+    lines = {label: row.line for row in rows for label in _split(row.labels, {})}
+    if not lines:
         raise ValueError(f"{source} has no labels: expected lines of a path and a label")
-    return None if all(map(_is_integer, found)) else tuple(sorted(found))
+    numbers = list(filter(_is_number, lines))
+    if all(map(_is_integer, lines)):
+        return None
+    if numbers and len(numbers) < len(lines):
+        name = min(set(lines) - set(numbers))
+        raise ValueError(
+            f"{source}: labels are names or indices, not both: {name!r} in line {lines[name]}, {numbers[0]!r} in line "
+            f"{lines[numbers[0]]}; give the names of all classes as labels if some are numbers"
+        )
+    if numbers:
+        wrong = next(number for number in numbers if not _is_integer(number))
+        raise ValueError(f"{source}, line {lines[wrong]}: the label {wrong!r} is no whole number and no name")
+    return tuple(sorted(lines))
 
 
 def read_class_folders(
@@ -227,10 +253,13 @@ def read_class_folders(
     return entries, tuple(classes)
 
 
-def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+def walk(
+    folder: str | os.PathLike[str], *, apart: str | os.PathLike[str] | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """Each folder in a folder, itself first, and the names of its files, sorted; none that are left out.
 
-    Links to folders are followed. A folder that is reached in several ways, as by a link that leads back, comes once.
+    Links to folders are followed. A folder that is reached in several ways, as by a link that leads back, comes once;
+    links to ``apart``, the folder that this one is in, are left alone.
 
     Raises:
         OSError: one of the folders cannot be read.
@@ -239,7 +268,7 @@ def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
     def unreadable(error: OSError) -> None:
         raise error
 
-    seen: set[str] = set()
+    seen = set() if apart is None else {os.path.realpath(apart)}
     for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         real = os.path.realpath(place)
         if real in seen:
@@ -256,7 +285,7 @@ def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _videos_in(folder: Path) -> Iterator[Path]:
     """The videos in a class's folder, and in the folders within."""
-    for place, files in walk(folder):
+    for place, files in walk(folder, apart=folder.parent):
         suffixes = {name: Path(name).suffix.lower() for name in files}
         videos = [Path(place, name) for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
         yield from videos
@@ -273,7 +302,9 @@ def _read_text(source: Path) -> str:
         text = "\0"
     if "\0" in text:
         raise ValueError(f"{source} is no text in UTF-8: expected a list of paths and labels, saved as CSV in UTF-8")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if re.match(r'\s*(\{\s*"|\[\s*[\[{"])', text):
+        raise ValueError(f"{source} is JSON: expected a list of paths and labels, saved as CSV")
+    lines = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     # Lines keep their numbers. Spreadsheets say in a first line what separates cells.
     return "\n".join("" if re.match(r"\s*#|sep=.$", line) else line for line in lines)
 
@@ -284,23 +315,26 @@ def _rows(
     """What each line says."""
     delimiter = _delimiter(text, classes) if needs_label else _delimiter_of_paths(text, classes)
     rows = list(_cells(source, text, delimiter, many))
-    columns: _Columns | None = None
-    place = 0
+    columns, place, label = None, 0, 1
     if rows:
         line, cells = rows[0]
-        if _is_header(cells, classes):
+        second = rows[1][1] if len(rows) > 1 else []
+        if _is_header(cells, classes, second):
             columns = _columns(source, line, cells, needs_label=needs_label)
-        elif len(rows) > 1 and _is_count(cells) and not _is_count(rows[1][1]):  # pandas' names of columns
+        elif _is_count(cells) and second and not _is_count(second):  # pandas' names of columns
             columns = _Columns(1, 2) if not cells[0] else _Columns(0, 1)
         elif len(cells) > 2 and _is_integer(cells[0]) and _is_video(cells[1]):  # pandas' count of the lines
-            place = 1
-        elif len(rows) > 1 and not _is_video(cells[0]) and _is_video(rows[1][1][0]) and not _labels(cells, classes):
-            raise ValueError(
-                f"{source}, line {line}: {', '.join(cells)!r} is no path and label: if these are names of columns, "
-                "call them path and label"
-            )
+            place, label = 1, 2
+        elif len(cells) == 2 and not _is_video(cells[0]) and _is_video(cells[1]):
+            if needs_label and len(rows) > 1 and _is_count([cells[0] for _, cells in rows]):
+                raise ValueError(f"{source}, line {line}: a count of the lines and a path, but no label")
+            place, label = 1, 0
+        elif any(map(_is_video, second)) and not any(map(_is_video, cells)) and not _labels(cells, classes):
+            columns = _columns_by_cells(source, line, cells, [cells for _, cells in rows[1:]])
     for line, cells in rows[columns is not None :]:
-        found = columns or _Columns(place, place + 1 if needs_label else None)
+        if columns is not None and cells == rows[0][1]:  # lists that were joined
+            continue
+        found = columns or _Columns(place, label if needs_label else None)
         if len(cells) <= max(found.path, found.label or 0) or not cells[found.path]:
             wanted = "a path and a label" if needs_label else "a path"
             raise ValueError(f"{source}, line {line}: expected {wanted}, got {' '.join(cells)!r}")
@@ -309,13 +343,30 @@ def _rows(
                 f"{source}, line {line}: there are {len(cells)} cells, and {len(rows[0][1])} in the header: put "
                 "quotation marks around what has a separator in it"
             )
-        fields = [] if found.label is None else cells[found.label :] if columns is None else [cells[found.label]]
+        fields = [] if found.label is None else [cells[found.label]]
+        if found.label is not None and columns is None and found.label > found.path:
+            fields = cells[found.label :]
         if columns is None and len(fields) > 1 and any("." in field and _is_number(field) for field in fields):
             raise ValueError(
                 f"{source}, line {line}: this seems to name a part of a video by its start and end: name the columns "
                 "in a first line, such as path,start,end,label"
             )
         yield _Row(line, cells[found.path], fields, *_times(f"{source}, line {line}", cells, found))
+
+
+def _columns_by_cells(source: Path, line: int, header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Columns:
+    """What a header in words that are not known says, where it is clear: a path and the name of a class."""
+    names = [place for place, name in enumerate(header) if name and _column(name) != "unnamed:_0"]
+    paths = [place for place in names if place < len(rows[0]) and _is_video(rows[0][place])]
+    others = [place for place in names if place not in paths]
+    if len(paths) == len(others) == 1:
+        cells = {cells[others[0]] for cells in rows if others[0] < len(cells)}
+        if header[others[0]] not in cells and not any(map(_is_number, cells)):
+            return _Columns(paths[0], others[0])
+    raise ValueError(
+        f"{source}, line {line}: {', '.join(header)!r} is no path and label: if these are names of columns, "
+        "call them path and label"
+    )
 
 
 def _times(where: str, cells: Sequence[str], columns: _Columns) -> tuple[float | None, float | None]:
@@ -350,16 +401,17 @@ def _seconds(where: str, cell: str) -> float:
 def _delimiter_of_paths(text: str, classes: Mapping[str, int]) -> str:
     """The same where lines may be paths alone, which may have spaces."""
     delimiter = _delimiter(text, classes)
-    return "\n" if delimiter == " " and not _is_header(text.strip().split("\n")[0].split(), classes) else delimiter
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if delimiter != " " or _is_header(first.split(), classes) or _VIDEO_AND_MORE.fullmatch(first.strip()):
+        return delimiter
+    return "\n"
 
 
 def _delimiter(text: str, classes: Mapping[str, int]) -> str:
-    """What separates the cells: comma, tab, space or semicolon, the first that makes sense of the first line."""
-    first = next((line.strip() for line in text.split("\n") if line.strip()), "")
-    candidates = {d: next(csv.reader([first], delimiter=d)) for d in ",\t" if d in first}
-    candidates[" "] = first.rsplit(None, 1)
-    if ";" in first:  # last, since it separates labels as well
-        candidates[";"] = next(csv.reader([first], delimiter=";"))
+    """What separates the cells: comma, tab, space, semicolon or bar, the first that makes sense of the first lines."""
+    first, second = ([line.strip() for line in text.split("\n") if line.strip()] + ["", ""])[:2]
+    # Semicolon and bar last, since they separate labels as well.
+    candidates = {d: _split_line(first, d) for d in ",\t ;|" if d in first or d == " "}
     for delimiter, cells in candidates.items():
         names = set(map(_column, cells))
         if _is_header(cells, classes) and not (names.isdisjoint(_PATHS) or names.isdisjoint(_LABELS)):
@@ -367,9 +419,27 @@ def _delimiter(text: str, classes: Mapping[str, int]) -> str:
     for delimiter, cells in candidates.items():
         if _is_header(cells, classes) or _labels(cells, classes):
             return delimiter
-    return next(
-        (d for d, cells in candidates.items() if len(cells) > 1 and _is_video(cells[0])), next(iter(candidates))
-    )
+    for line in (first, second):
+        split = {d: cells for d in candidates if len(cells := _split_line(line, d)) > 1}
+        for is_path in (lambda cell: cell.lower().endswith(VIDEO_SUFFIXES), _is_video):
+            for delimiter, cells in split.items():
+                if any(map(is_path, cells)):
+                    return delimiter
+    return next(iter(candidates))
+
+
+# A path and more; spaces are in both.
+_VIDEO_AND_MORE = re.compile(
+    rf"(?P<path>.+({'|'.join(map(re.escape, VIDEO_SUFFIXES))})\"?)\s+(?P<more>\S.*)", re.IGNORECASE
+)
+
+
+def _split_line(line: str, delimiter: str) -> list[str]:
+    if delimiter != " ":
+        return next(csv.reader([line], delimiter=delimiter), [])
+    if found := _VIDEO_AND_MORE.fullmatch(line):
+        return [found["path"].strip('"'), found["more"].strip('"')]
+    return [word.strip('"') for word in line.rsplit(None, 1)]
 
 
 def _labels(cells: Sequence[str], classes: Mapping[str, int]) -> bool:
@@ -388,8 +458,10 @@ def _cells(source: Path, text: str, delimiter: str, many: bool) -> Iterator[tupl
             words, labels = line.split(), 1
             while many and labels < len(words) - 1 and _is_integer(words[-labels - 1]):
                 labels += 1
-            if words:
+            if labels > 1:
                 yield number, [word.strip('"') for word in line.strip().rsplit(None, labels)]
+            elif words:
+                yield number, _split_line(line.strip(), " ")
         return
     rows = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
     try:
@@ -400,12 +472,13 @@ def _cells(source: Path, text: str, delimiter: str, many: bool) -> Iterator[tupl
         raise ValueError(f"{source}, line {rows.line_num}: {error}; is a quotation mark out of place?") from error
 
 
-def _is_header(cells: Sequence[str], classes: Mapping[str, int]) -> bool:
-    """Whether these are names of columns."""
-    names = {_column(cell) for cell in cells}
-    if names.isdisjoint(_PATHS + _LABELS) or any(map(_is_video, cells)):
+def _is_header(cells: Sequence[str], classes: Mapping[str, int], following: Sequence[str] = ()) -> bool:
+    """Whether these are names of columns, above a line of cells."""
+    names = list(map(_column, cells))
+    if set(names).isdisjoint(_PATHS + _LABELS) or any(map(_is_video, cells)) or any(map(_is_integer, cells[1:])):
         return False
-    return not any(cell in classes or _is_integer(cell) for cell in cells[1:])
+    is_above_path = any(name in _PATHS and _is_video(cell) for name, cell in zip(names, following, strict=False))
+    return is_above_path or not any(cell in classes for cell in cells[1:])
 
 
 def _is_count(cells: Sequence[str]) -> bool:
@@ -421,7 +494,7 @@ def _is_video(cell: str) -> bool:
 
 def _column(cell: str) -> str:
     """The name of a column, however it is written."""
-    return re.sub(r"[\s_-]+", "_", cell.strip().lower())
+    return re.sub(r"[\s_-]+", "_", cell.strip().lower().replace("[", "(").replace("]", ")"))
 
 
 def _placed(name: str, folder: Path) -> str:
@@ -441,6 +514,8 @@ def _check_places(source: Path, entries: Sequence[LabelledVideo]) -> None:
 def _columns(source: Path, line: int, cells: Sequence[str], *, needs_label: bool) -> _Columns:
     """What a header says."""
     names = [_column(cell) for cell in cells]
+    if {"from", "to"} <= set(names):
+        names = [{"from": "start", "to": "end"}.get(name, name) for name in names]
     places: list[int | None] = []
     for kind in (_PATHS, _LABELS):
         place = next((names.index(name) for name in kind if name in names), None)
@@ -450,38 +525,54 @@ def _columns(source: Path, line: int, cells: Sequence[str], *, needs_label: bool
         places.append(place)
     for pattern in (_START, _END, _LENGTH):
         places.append(next((i for i, name in enumerate(names) if i not in places and pattern.fullmatch(name)), None))
-    others = [cell for cell, name in zip(cells, names, strict=True) if _IN_OTHER_UNITS.fullmatch(name)]
-    if others and places[2] is None and places[3] is None:
+    others = [cell for i, cell in enumerate(cells) if i not in places and _OTHER_TIMES.fullmatch(names[i])]
+    if others and (places[2] is None or places[3] is None is places[4]):
         raise ValueError(
-            f"{source}, line {line}: the column {others[0]!r} does not count seconds: segments of videos need the "
-            "columns start and end, in seconds"
+            f"{source}, line {line}: the column {others[0]!r} does not count seconds, or nobody knows: segments of "
+            "videos need the columns start and end, in seconds. Rename it if it is no part of a video"
         )
     return _Columns(places[0] or 0, *places[1:])
 
 
 def _split(fields: Sequence[str], classes: Mapping[str, int]) -> list[str]:
     """The labels in fields that may hold several each."""
-    parts = [part for field in fields for part in ([field] if field in classes else re.split("[;|]", field))]
-    return [part.strip() for part in parts if part.strip()]
+    parts = [part for field in fields for part in ([field] if field in classes else _parts(field))]
+    return [part.strip() for part in parts if part.strip() and (part in classes or part.lower() != "nan")]
+
+
+def _parts(field: str) -> Sequence[str]:
+    if field.startswith("[") and field.endswith("]"):  # as pandas writes lists
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return list(map(str, ast.literal_eval(field)))
+    return re.split("[;|]", field)
 
 
 def _is_integer(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]+(\.0*)?", text) is not None
+    return _integer(text) is not None
+
+
+def _integer(text: str) -> int | None:
+    """The whole number that a text is, perhaps as pandas, NumPy and spreadsheets write it: 2.0, 2,0, 2.000e+00."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}([.,][0-9]*)?(e[+-]?[0-9]{1,2})?", text, re.IGNORECASE):
+        return None
+    number = float(text.replace(",", "."))
+    return int(number) if number.is_integer() else None
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]*\.?[0-9]+", text) is not None
+    return re.fullmatch(r"[+-]?[0-9]*[.,]?[0-9]+(e[+-]?[0-9]+)?", text, re.IGNORECASE) is not None
 
 
 def _index(where: str, label: str, classes: Mapping[str, int]) -> int:
     """The class that a label names, by name or by index."""
     if label in classes:
         return classes[label]
-    if _is_integer(label):
-        index = int(label.partition(".")[0])  # 2.0, as pandas writes the numbers of a column that has gaps
+    index = _integer(label)
+    if index is not None:
         if 0 <= index < len(classes):
             return index
-        raise ValueError(f"{where}: there is no class {label}, indices go from 0 to {len(classes) - 1}")
+        hint = "; does the list count from 1?" if index == len(classes) else ""
+        raise ValueError(f"{where}: there is no class {label}, indices go from 0 to {len(classes) - 1}{hint}")
     plain = {_plain(name): name for name in classes}
     near = [repr(plain[name]) for name in difflib.get_close_matches(_plain(label), plain)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"classes are {', '.join(list(classes)[:3])}, ..."
@@ -504,3 +595,13 @@ def _check_labels(source: Path, found: Sequence[tuple[int, LabelledVideo]], mult
                 f"{source}, line {line}: {entry.name!r} has other labels in line {before}; several labels of a video "
                 "stand in one line, separated by ;"
             )
+
+
+def _check_folders(source: Path, entries: Sequence[LabelledVideo], classes: Mapping[str, int]) -> None:
+    """Refuse labels that count from 1, where the folders of the videos are named after classes."""
+    own = [classes.get(os.path.basename(os.path.dirname(entry.name))) for entry in entries]
+    if all(i is not None and entry.targets == (i + 1,) for i, entry in zip(own, entries, strict=True)):
+        raise ValueError(
+            f"{source}: labels seem to count from 1, since each is one more than the index of the class that the "
+            "video's folder is named after: indices start at 0"
+        )

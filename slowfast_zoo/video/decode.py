@@ -25,6 +25,7 @@ from torch import Tensor
 from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
 from .pyav import (
+    NO_TIMES,
     Interruptible,
     ToRgb,
     demuxed,
@@ -36,7 +37,7 @@ from .pyav import (
     video_stream,
 )
 from .source import VideoFile, ask_server, has_index_behind, in_one_pass, is_list, readable, video_name
-from .stamps import Clock, StoredPacket, read_clock
+from .stamps import NEAR, Clock, StoredPacket, read_clock
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -55,6 +56,8 @@ _REORDERED_FRAMES = 5
 _SEEK_MARGINS = (0.0, 0.5, 5.0)
 # Formats whose packets carry no time of display, never (AVI) or not always.
 _WITHOUT_PTS = ("avi", "asf", "mxf")
+# Formats whose packets carry only the time of display, from which FFmpeg guesses that of decoding.
+_WITHOUT_DTS = ("matroska,webm", "nut")
 # Formats that hold a whole number of streams one after another, whose clocks need have nothing to do with each other.
 _JOINABLE = ("mpegts", "hls", "mpeg", "concat", "flv", "dv")
 # Of other formats, all packets of a file up to this size (bytes) are looked at when it is opened.
@@ -88,9 +91,10 @@ class VideoReader:
     without leaps, in which every stored frame is shown, and a RuntimeWarning says so.
 
     A jump decodes from the keyframe before it, except in program streams (.mpg, .vob), which have too few time stamps
-    for that, where the clock falls back, and where there are no keyframes to jump to (intra refresh): those are decoded
-    in sequence. To find that out, files up to 256 MiB, and transport streams of any size, are read to their end, not
-    decoded, when they are opened; and so is a file that does not say how long it is (a streamed WebM).
+    for that, in bare streams (.h264, .m2v), which have none, where the clock falls back, and where there are no
+    keyframes to jump to (intra refresh): those are decoded in sequence. To find that out, files up to 256 MiB, and
+    transport streams of any size, are read to their end, not decoded, when they are opened; and so is a file that
+    does not say how long it is (a streamed WebM).
 
     A few bytes can claim a frame of 2^28 pixels, FFmpeg's limit, which takes a few GB here: where files come from
     strangers, bound the memory of the process.
@@ -141,6 +145,7 @@ class VideoReader:
         self._sought: int | None = None  # the stamp from which is read; None from the start
         self._current: _Stamped | None = None
         self._next: _Stamped | None = None
+        self._least_jump = 0.0  # seconds; nearer ones have led back
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)
             with self._translated():
@@ -337,6 +342,8 @@ class VideoReader:
             self._delay = (stamp or 0) - self._origin
         else:
             self._origin = stamp or 0
+        if self._file.format.flags & NO_TIMES:
+            self._timed = False  # bare streams: what FFmpeg makes up is wrong where it finds B-frames late
         # After a jump in a program stream (.mpg, .vob), where few packets have stamps, FFmpeg guesses new ones.
         self._seekable = self._timed and self._file.format.name != "mpeg" and self._sends_parts is not False
         self.height, self.width = self._to_rgb(first.frame).shape[1:]
@@ -372,6 +379,7 @@ class VideoReader:
         # Some containers have no rate, and what FFmpeg says is then their tick.
         if not self._timed or (len(clock.times) > 1 and not 0.9 < self.fps * clock.end / len(clock.times) < 1.1):
             self.fps = 1 / clock.frame_time
+        self._tolerance = min(self._tolerance, clock.frame_time / 4)
         if clock.joins:
             self._joined = clock
             self._seekable = self._seekable and clock.ascends
@@ -417,8 +425,27 @@ class VideoReader:
                 continue
             stamp = self._stamp_of(packet) if self._timed else None
             packets.append(StoredPacket(stamp, packet.dts, packet.duration or 0, packet.is_keyframe))
-        first = self._origin if self._timed else None
-        return read_clock(packets, first, self._tick, self.fps, can_join=self._file.format.name in _JOINABLE)
+        if self._delay:
+            packets = self._delayed(packets)
+        first = self._origin + self._delay if self._timed else None
+        container = self._file.format.name
+        return read_clock(
+            packets,
+            first,
+            self._tick,
+            self.fps,
+            can_join=container in _JOINABLE,
+            has_dts=self._timed and not (container in _WITHOUT_DTS and self._stream.codec_context.has_b_frames),
+            is_sparse=container == "mpeg",
+        )
+
+    def _delayed(self, packets: list[StoredPacket]) -> list[StoredPacket]:
+        """Packets that say when frames come out of the decoder; the last ones come one after the other."""
+        stamps = [packet.stamp for packet in packets if packet.stamp is not None]
+        held = sum(stamp < self._origin + self._delay for stamp in stamps)
+        length = round(1 / (self.fps * self._tick)) or 1
+        stamps += [stamps[-1] + length * (index + 1) for index in range(held)]
+        return [packet._replace(stamp=stamp) for packet, stamp in zip(packets, stamps[held:], strict=False)]
 
     def _lacks_pts(self) -> bool:
         """Whether FFmpeg only guesses when frames are shown: wrongly in AVI, elsewhere maybe where there are B-frames.
@@ -518,7 +545,8 @@ class VideoReader:
                 place = self._joined.place(place, stamp)
                 if place is None:
                     continue
-                shown = self._joined.time(place)
+                # Of two that have changed places, the later one is shown in the time of the other.
+                shown = max(self._joined.time(place), -math.inf if shown is None else shown + length / NEAR)
             elif stamp is not None:
                 shown = (stamp - self._origin - self._delay) * self._tick
             elif shown is not None:
@@ -555,14 +583,15 @@ class VideoReader:
                 last = last if frame.pts is None else frame.pts
                 yield frame
         if self._joined is not None:
-            is_whole = is_whole and last == self._joined.stamps[-1]
-        elif newest > last:
+            end = self._joined.stamps[-1]
+            is_whole = is_whole and (given >= len(self._joined.stamps) if end is None else last == end)
+        elif newest > last and not self._by_dts:
             is_whole = False
         if self._threads > 1 and not is_whole:
             self._threads = 1
             self._open_again(sought)
             rest = self._pictures(from_start)
-            if last == -math.inf or self._joined is not None:
+            if last == -math.inf or self._joined is not None or self._by_dts:
                 yield from itertools.islice(rest, given, None)
             else:
                 yield from (frame for frame in rest if frame.pts is None or frame.pts > last)
@@ -579,8 +608,13 @@ class VideoReader:
         """The frame on the screen at ``time``; ascending times decode each frame at most once."""
         wanted = max(time, 0.0) + self._tolerance
         with self._translated():
-            if self._current is None or wanted < self._current.time or self._jump_pays(wanted):
+            if self._current is None or wanted < self._current.time:
                 self._go_to(wanted)
+            elif self._next is not None and self._jump_pays(wanted, self._next.time):
+                here = self._next.time
+                self._go_to(wanted)
+                if self._next is not None and self._next.time <= here:  # back, instead of ahead
+                    self._least_jump = 2 * (wanted - here)
             while self._next is not None and self._next.time <= wanted:
                 self._advance()
         if self._current is None:
@@ -591,18 +625,18 @@ class VideoReader:
         self._current = self._next
         self._next = None if self._next is None else next(self._frames, None)
 
-    def _jump_pays(self, wanted: float) -> bool:
-        """Whether seeking to ``wanted`` skips frames that decoding on would have to decode."""
-        if self._next is None or not self._seekable:
+    def _jump_pays(self, wanted: float, here: float) -> bool:
+        """Whether seeking to ``wanted`` skips frames that decoding on from ``here`` would have to decode."""
+        if not self._seekable or wanted - here < self._least_jump:
             return False
         if self._clock is not None and self._clock.keyframes:
             keyframe = self._clock.keyframe_before(wanted)
-            return keyframe is not None and keyframe[1] > self._next.time
+            return keyframe is not None and keyframe[1] > here
         index = getattr(self._stream, "index_entries", None)  # absent from older PyAV
         if index and self._joined is None:
             entry: int = index.search_timestamp(self._stamp(wanted - _REORDERED_FRAMES / self.fps))
-            return entry >= 0 and bool((index[entry].timestamp - self._origin) * self._tick > self._next.time)
-        return wanted - self._next.time > _SEEK_AHEAD
+            return entry >= 0 and bool((index[entry].timestamp - self._origin) * self._tick > here)
+        return wanted - here > _SEEK_AHEAD
 
     def _go_to(self, wanted: float) -> None:
         """Make the next frame one that is shown at or before ``wanted``, as near to it as a keyframe allows."""
@@ -610,6 +644,7 @@ class VideoReader:
             try:
                 self._seek_stamp(target)
             except self._av.FFmpegError:
+                self._seekable = False
                 break
             frames = self._decode()
             for count, stamped in enumerate(frames):

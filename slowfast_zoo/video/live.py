@@ -18,7 +18,7 @@ from torch import Tensor
 from slowfast_zoo.errors import VideoDecodeError
 
 from .decode import require_av
-from .pyav import Interruptible, ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
+from .pyav import NO_TIMES, Interruptible, ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 # Seconds for which closing waits for the thread that reads.
 _FAREWELL = 0.5
-
-# FFmpeg's flag of formats that know no times. It gives their frames some, from a frame rate that it makes up.
-_NO_TIMES = 0x80
 
 
 class LiveReader:
@@ -190,7 +187,7 @@ def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: flo
     before: float | None = None
     good = time.monotonic()
     failure: str | None = "it broke off"
-    is_timed = not (container.format.flags & _NO_TIMES or container.format.name.endswith(("_pipe", "image2pipe")))
+    is_timed = not (container.format.flags & NO_TIMES or container.format.name.endswith(("_pipe", "image2pipe")))
     try:
         for packet in _packets(container, stream):
             try:

@@ -29,6 +29,9 @@ _MATRICES = (1, 4, 7, 9)
 _BT601 = 5
 _FULL_RANGE = 2
 
+# FFmpeg's flag of formats that know no times. It gives their frames some, from a frame rate that it makes up.
+NO_TIMES = 0x80
+
 # Seconds from one look for Ctrl-C to the next.
 _POLL = 0.2
 

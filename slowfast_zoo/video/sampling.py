@@ -389,8 +389,8 @@ class _Stored:
 
 def keyframe_clips(
     duration: float, times: Sequence[float], *, clip_frames: int, clip_stride: int, fps: float = SOURCE_FPS
-) -> list[ClipSpan]:
-    """One clip around each key frame, as action detection has them (section 5 of the paper).
+) -> Windows:
+    """One clip around each key frame, as action detection has them (section 5 of the paper), made when asked for.
 
     The key frame is frame ``clip_frames // 2`` of its clip (PySlowFast, slowfast/datasets/utils.py, ``get_sequence``;
     MMAction2, ``SampleAVAFrames``). What lies before the video's beginning or after its end is its first or last frame.
@@ -407,15 +407,18 @@ def keyframe_clips(
     """
     _check_positive(duration=duration, fps=fps)
     _check_counts(clip_frames=clip_frames, clip_stride=clip_stride)
-    spans = []
     for time in times:
         if not 0 <= time <= duration:
             raise ValueError(f"a key frame at {time} s lies outside the video, which is {duration:.3f} s long")
-        step, first = clip_stride / fps, clip_frames // 2
+    step, first = clip_stride / fps, clip_frames // 2
+
+    def around(index: int) -> ClipSpan:
+        time = times[index]
         moments = tuple(min(max(time + (i - first) * step, 0.0), duration) for i in range(clip_frames))
         begin, end = time - first * step, time + (clip_frames - first) * step
-        spans.append(ClipSpan(max(begin, 0.0), min(end, duration), moments, short=end - begin > duration))
-    return spans
+        return ClipSpan(max(begin, 0.0), min(end, duration), moments, short=end - begin > duration)
+
+    return Windows(len(times), around)
 
 
 def _span(start: float, duration: float, clip_frames: int, clip_stride: int, fps: float) -> ClipSpan:

@@ -7,6 +7,7 @@ within a piece the frames keep their distances, and each piece follows the one b
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ _LEAP_IN_JOINED = 10.0
 _LEAP = 60.0
 # A leap is this many times as long as the usual step, too: some videos show a frame a minute.
 _UNUSUAL = 10
+_PAUSE = 4
+# Frames that are decoded in another order than shown are no further apart: seconds and, if longer, frames.
+_REORDERED, NEAR = 1.0, 17
 # Frames a second, where only the container tells: more are none, and then it is this.
 _FASTEST, _UNKNOWN_RATE = 480, 30
 # Frames that cannot be decoded are skipped on the way to the next known stamp, so many at most.
@@ -72,7 +76,7 @@ class Clock(NamedTuple):
         """The index of a decoded frame.
 
         Args:
-            before: that of the frame before it; None after a jump.
+            before: that of the frame before it, and given again where the two have changed places; None after a jump.
             stamp: what the frame says.
         """
         if before is None:
@@ -80,10 +84,13 @@ class Clock(NamedTuple):
                 return None
             found = bisect_left(self.stamps, stamp)  # type: ignore[type-var]  # no jumps where stamps are missing
             return found if found < len(self.stamps) and self.stamps[found] == stamp else None
-        try:
-            return self.stamps.index(stamp, before + 1, before + 1 + _LOST)
-        except ValueError:
-            return before + 1
+        following = before + 1
+        for ahead in (NEAR, _LOST):
+            with contextlib.suppress(ValueError):
+                return self.stamps.index(stamp, following, following + ahead)
+            if stamp is not None and stamp in self.stamps[max(following - NEAR, 0) : before]:
+                return before  # it was expected earlier, so those that follow are where they should be
+        return following
 
     def time(self, place: int) -> float:
         """When the frame of an index is shown; some packets hold two frames, which then go on after the last one."""
@@ -95,7 +102,16 @@ class Clock(NamedTuple):
         return self.stamps[max(bisect_right(self.times, time) - 1, 0)] or 0
 
 
-def read_clock(packets: Sequence[StoredPacket], first: int | None, tick: float, fps: float, *, can_join: bool) -> Clock:
+def read_clock(
+    packets: Sequence[StoredPacket],
+    first: int | None,
+    tick: float,
+    fps: float,
+    *,
+    can_join: bool,
+    has_dts: bool = True,
+    is_sparse: bool = False,
+) -> Clock:
     """The timeline of a stream from all its packets, in the order in which they are stored.
 
     Args:
@@ -104,19 +120,32 @@ def read_clock(packets: Sequence[StoredPacket], first: int | None, tick: float, 
         tick: length of a tick in seconds.
         fps: what the container says is its frame rate.
         can_join: whether the format lets streams be put one behind another.
+        has_dts: whether the file says when packets are decoded; else that is a guess from when they are shown.
+        is_sparse: whether few packets have stamps in the file, and those of others are a guess.
     """
-    pieces = _pieces(packets, (_LEAP_IN_JOINED if can_join else _LEAP) / tick)
-    # The order of presentation, as the decoder gives it: it never mixes pieces.
-    shown = [packet for piece in pieces for packet in piece]
+    longest = (_LEAP_IN_JOINED if can_join else _LEAP) / tick
+    # The order of presentation, as the decoder gives it, and when each frame is shown, as far as its packet says.
+    durations = [packet.duration for packet in packets]
+    step, _ = _usual_step([packet.stamp for packet in packets], durations, tick, fps, longest)
+    order = _reordered(packets, longest, max(_REORDERED / tick, NEAR * step))
+    placed: list[float | None] = [packets[index].stamp for index in order]
+    step, leap = _usual_step(placed, durations, tick, fps, longest)
+    faults = dict.fromkeys(("leaps ahead", "falls back", "stands still"), 0)
+    decoded = [packet.dts for packet in packets if packet.dts is not None]
+    if has_dts and len(decoded) == len(packets) and not (_is_clock(decoded, leap, 0) and _is_clock(placed, leap, 1)):
+        order, placed = _unwrapped(packets, decoded, _usual_step(decoded, durations, tick, fps, longest), faults)
+    shown = [packets[index] for index in order]
     if first is not None:
         lead = next((index for index, packet in enumerate(shown) if packet.stamp == first), 0)
-        shown = shown[lead:]
-    step = _usual_step(shown, tick, fps)
-    leap = max((_LEAP_IN_JOINED if can_join else _LEAP) / tick, _UNUSUAL * step)
-    times, faults = _times(shown, step, leap)
+        shown, placed = shown[lead:], placed[lead:]
+    step, leap = _usual_step(placed, durations, tick, fps, longest)
+    times, _ = _times(placed, step, leap, faults)
     last = shown[-1].duration if shown and 0 < shown[-1].duration <= leap else step
     stamps = [packet.stamp for packet in shown]
     known = [stamp for stamp in stamps if stamp is not None]
+    if is_sparse and any(faults.values()) and abs(max(known) - min(known) - step * (len(shown) - 1)) <= step:
+        # There are as many frames as there is room for: some were put in places of others.
+        times, stamps, known = [index * step for index in range(len(shown))], [None] * len(shown), []
     joins = ", ".join(f"{text} {_often(count)}" for text, count in faults.items() if count)
     is_timed = first is not None
     keyframes = [
@@ -136,66 +165,110 @@ def read_clock(packets: Sequence[StoredPacket], first: int | None, tick: float, 
     )
 
 
-def _pieces(packets: Sequence[StoredPacket], leap: float) -> list[list[StoredPacket]]:
-    """The packets between two leaps of the clock, each piece in the order of presentation."""
-    pieces: list[list[StoredPacket]] = [[]]
-    before: int | None = None
-    for packet in packets:
-        if packet.dts is not None:
-            if before is not None and not 0 <= packet.dts - before <= leap:
-                pieces.append([])
-            before = packet.dts
-        pieces[-1].append(packet)
-    ordered = []
-    for piece in pieces:
-        stamp = 0
-        keys = []
-        for packet in piece:
-            stamp = stamp if packet.stamp is None else packet.stamp
-            keys.append(stamp)
-        ordered.append([piece[index] for index in sorted(range(len(piece)), key=keys.__getitem__)])
-    return ordered
+def _is_clock(stamps: Sequence[float | None], leap: float, least: int) -> bool:
+    """Whether each stamp is later than the one before it, by so many ticks at least, and not by a leap."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    return all(least <= after - before <= leap for before, after in pairwise(known))
 
 
-def _usual_step(shown: Sequence[StoredPacket], tick: float, fps: float) -> float:
-    """Ticks from one frame to the next: by the stamps, by what the packets say, or by what the container says."""
-    stamps = [packet.stamp for packet in shown if packet.stamp is not None]
-    steps = [after - before for before, after in pairwise(stamps) if 0 < after - before <= _LEAP / tick]
-    if 2 * len(steps) > len(shown):
+def _reordered(packets: Sequence[StoredPacket], leap: float, back: float) -> list[int]:
+    """The packets in the order of presentation: sorted by their stamps, between leaps ahead or further back."""
+    pieces: list[list[tuple[int, int]]] = [[]]
+    stamp, latest = 0, None
+    for index, packet in enumerate(packets):
+        if packet.stamp is not None:
+            stamp = packet.stamp
+            if latest is not None:
+                # A keyframe is shown after all that were decoded before it.
+                is_back = stamp <= latest if packet.is_keyframe else stamp < latest - back
+                if is_back or stamp > latest + leap:
+                    pieces.append([])
+                    latest = stamp
+            latest = stamp if latest is None else max(latest, stamp)
+        pieces[-1].append((stamp, index))
+    return [index for piece in pieces for _, index in sorted(piece)]
+
+
+def _unwrapped(
+    packets: Sequence[StoredPacket], decoded: list[int], limits: tuple[float, float], faults: dict[str, int]
+) -> tuple[list[int], list[float | None]]:
+    """The packets in the order of presentation, and when each is shown by a clock without leaps.
+
+    That of decoding runs on where it leaps, maybe in the midst of frames that are shown in another order, and a frame
+    is shown as much later as its packet says.
+    """
+    times, joints = _times(decoded, *limits, faults)
+    placed, delay = [], 0
+    for packet, dts, time in zip(packets, decoded, times, strict=True):
+        if packet.stamp is not None and abs(packet.stamp - dts) <= limits[1]:
+            delay = packet.stamp - dts
+        placed.append(time + delay)
+    # A recording begins with a keyframe, and its frames need not be shown as much later as those of the one before.
+    starts = [0, *(joint for joint in joints if packets[joint].is_keyframe), len(packets)]
+    order: list[int] = []
+    for start, end in pairwise(starts):
+        piece = sorted(range(start, end), key=placed.__getitem__)
+        if order:
+            ahead = placed[order[-1]] + times[start] - times[start - 1] - placed[piece[0]]
+            placed[start:end] = [time + ahead for time in placed[start:end]]
+        order += piece
+    return order, [placed[index] for index in order]
+
+
+def _usual_step(
+    stamps: Sequence[float | None], durations: Sequence[int], tick: float, fps: float, longest: float
+) -> tuple[float, float]:
+    """Ticks from one frame to the next, by the stamps, by what the packets say or by what the container says.
+
+    The second number is the least step that is a leap, unless it is shorter than ``longest``.
+    """
+    known = [stamp for stamp in stamps if stamp is not None]
+    steps = [after - before for before, after in pairwise(known) if 0 < after - before <= _LEAP / tick]
+    if 2 * len(steps) > len(stamps):
         # The mean where steps differ by the rounding of stamps.
         middle = statistics.median_low(steps)
         near = [step for step in steps if abs(step - middle) <= max(1.0, 0.05 * middle)]
-        return statistics.fmean(near)
-    durations = [packet.duration for packet in shown if 0 < packet.duration <= _LEAP / tick]
-    told = [statistics.median(durations)] if durations else []
-    # Where a container has no rate, what FFmpeg says is its tick.
-    likely = [step for step in (*told, 1 / (fps * tick)) if step * tick * _FASTEST >= 1]
-    return likely[0] if likely else 1 / (_UNKNOWN_RATE * tick)
+        step = statistics.fmean(near)
+    else:
+        likely = [duration for duration in durations if 0 < duration <= _LEAP / tick]
+        told = [statistics.median(likely)] if likely else []
+        # Where a container has no rate, what FFmpeg says is its tick.
+        rates = [step for step in (*told, 1 / (fps * tick)) if step * tick * _FASTEST >= 1]
+        step = rates[0] if rates else 1 / (_UNKNOWN_RATE * tick)
+    return step, max(longest, _UNUSUAL * step)
 
 
-def _times(shown: Sequence[StoredPacket], step: float, leap: float) -> tuple[list[float], dict[str, int]]:
-    """When each frame is shown, in ticks from the first one, and how often the clock was wrong in which way."""
+def _times(
+    stamps: Sequence[float | None], step: float, leap: float, faults: dict[str, int]
+) -> tuple[list[float], list[int]]:
+    """When frames are shown, or decoded, in ticks from the first one, and those before which the clock was wrong.
+
+    Counts in ``faults`` how often it was wrong in which way.
+    """
     times: list[float] = []
-    faults = {"leaps ahead": 0, "falls back": 0, "stands still": 0}
+    joints: list[int] = []
     # Frames with one stamp share the time until the next one; those without a stamp, that since the one before.
-    runs: list[tuple[int, int, int]] = []  # the stamp, how many share it, how many say so
-    for packet in shown:
-        value, count, said = runs[-1] if runs else (packet.stamp or 0, 0, 0)
-        if packet.stamp is None or packet.stamp == value:
-            runs[-1:] = [(value, count + 1, said + (packet.stamp is not None))]
+    runs: list[tuple[float, int, int]] = []  # the stamp, how many share it, how many say so
+    for stamp in stamps:
+        value, count, said = runs[-1] if runs else (stamp or 0, 0, 0)
+        if stamp is None or stamp == value:
+            runs[-1:] = [(value, count + 1, said + (stamp is not None))]
         else:
-            runs.append((packet.stamp, 1, 1))
-    now = 0.0
+            runs.append((stamp, 1, 1))
+    now, before = 0.0, step
     for (value, count, said), following in zip(runs, [*runs[1:], None], strict=True):
-        distance = None if following is None else float(following[0] - value)
-        if distance is not None and not 0 < distance <= leap:
+        distance = None if following is None else following[0] - value
+        is_wrong = distance is not None and not 0 < distance <= leap
+        if distance is not None and is_wrong:
             faults["leaps ahead" if distance > 0 else "falls back"] += 1
-            distance = None
+            joints.append(len(times) + count)
         faults["stands still"] += said > 1
-        part = step if distance is None else distance / count
+        # The rate of a piece that ends here need not be the usual one; but its last step may have been a pause.
+        pace = before if before <= _PAUSE * step else step
+        part = before = pace if distance is None or is_wrong else distance / count
         times += [now + index * part for index in range(count)]
         now += count * part
-    return times, faults
+    return times, joints
 
 
 def _often(count: int) -> str:

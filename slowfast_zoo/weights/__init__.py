@@ -4,9 +4,10 @@ from slowfast_zoo.models.record import WeightsRecord
 from slowfast_zoo.models.saved import Folder, class_names, is_folder, read_folder, save_pretrained
 from slowfast_zoo.storage.tensors import save_state_dict
 
-from .checkpoint import convert_file, load_checkpoint, read_checkpoint
+from .checkpoint import convert_file, load_checkpoint
 from .image import load_image_weights
 from .manifest import default_record, records
+from .reading import read_checkpoint
 from .source import find_weights
 
 __all__ = [

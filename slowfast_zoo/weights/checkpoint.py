@@ -1,4 +1,4 @@
-"""Reading checkpoints of any project into a network, strictly."""
+"""Loading checkpoints of any project into a network, strictly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,135 +25,22 @@ from slowfast_zoo.models import (
 )
 from slowfast_zoo.models.record import WeightsRecord
 from slowfast_zoo.models.wrappers import whole
-from slowfast_zoo.storage.shards import read_file
 
-from .layouts import LAYOUTS, Layout
+from .layouts import Layout
 from .layouts.image import Inflation, inflate, is_kept
 from .manifest import default_record, records
-from .parts import describe_aside, describe_places, find_parts, flatten
+from .parts import describe_aside, describe_places
+from .reading import Checkpoint, Prefix, not_loaded, read_checkpoints
 
 _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _SHOWN = 3  # names in an error before the rest is counted
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What is no tensor of a network's classifier in the layouts, and yet belongs to one.
 _HEAD = "head."
-# What stands before the names of a network, or a function that gives its names for those of a file.
-Prefix: TypeAlias = "str | Callable[[str], str | None] | None"
 _MOST_TIMES = 100  # how much larger than an image network the network is that it fills: the Fast pathway, a classifier
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A network that a file holds.
-
-    Attributes:
-        path: the file.
-        layout: the project whose names its tensors had.
-        state: the tensors by this library's names, on the CPU.
-        config_text: the configuration of the training, where PySlowFast put its YAML into the file.
-        place: what stands before its names in the file, without the last dot; "" for nothing.
-        is_average: whether it is an average of weights that may stand beside it.
-        roots: what the names of its layout begin with, up to the first dot. What begins otherwise is not its own.
-        others: names of the file's tensors that are not under ``place``.
-        unread: objects in the file that were not read, by the names that they stand under.
-    """
-
-    path: str
-    layout: Layout
-    state: dict[str, Tensor]
-    config_text: str
-    place: str
-    is_average: bool
-    roots: frozenset[str]
-    others: tuple[str, ...]
-    unread: Mapping[str, str]
-
-
-def read_checkpoint(path: str | os.PathLike[str], *, mapped: bool = False) -> Checkpoint:
-    """Reads a file of any layout, recognised by its content. Nothing in the file is ever run.
-
-    Of several networks in the file it is the first one that has the statistics of batch norms; averages come first.
-
-    Args:
-        path: the file; or the index of one in several files, or the folder with it.
-        mapped: the tensors may be views of the file, for a caller that copies them at once.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it cannot be read, or its tensors are in no known layout.
-    """
-    found = read_checkpoints(path, mapped=mapped)
-    return next((c for c in found if any(name.endswith(".running_var") for name in c.state)), found[0])
-
-
-def read_checkpoints(
-    path: str | os.PathLike[str],
-    *,
-    mapped: bool = False,
-    prefix: Prefix = None,
-) -> list[Checkpoint]:
-    """All networks in a file, averages first; one at least.
-
-    Args:
-        path: as in :func:`read_checkpoint`.
-        mapped: likewise.
-        prefix: as in :func:`load_checkpoint`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it cannot be read, or its tensors are in no known layout.
-    """
-    return named_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix)
-
-
-def named_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list[Checkpoint]:
-    """What :func:`read_checkpoints` makes of a file's content, for content that comes from elsewhere.
-
-    Args:
-        content: a state dict, or what a training loop saves around it.
-        name: where it comes from, for messages.
-        prefix: as in :func:`load_checkpoint`.
-
-    Raises:
-        WeightsError: its tensors are in no known layout.
-    """
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{name!r} holds no state dict but a {type(content).__name__}: save model.state_dict()")
-    flat = flatten(content, name, prefix if callable(prefix) else None)
-    if not flat.tensors:
-        keys = ", ".join(printable(repr(key), 80) for key in list(content)[:_SHOWN]) or "nothing"
-        raise WeightsError(
-            f"{name!r} holds no tensors where weights are looked for; at its top it has {keys}"
-            f"{_not_loaded(flat.unread)}"
-        )
-    parts = find_parts(flat, name, None if callable(prefix) else prefix)
-    if not parts:
-        names = ", ".join(printable(full, 80) for full in list(flat.tensors)[:_SHOWN])
-        raise WeightsError(
-            f"{name!r} is in no layout that is known ({', '.join(known.title for known in LAYOUTS)}); its tensors are "
-            f"named {names}, ...{_not_loaded(flat.unread)}"
-        )
-    config_text = content.get("cfg", "")
-    found = []
-    for part in parts:
-        converted = part.layout.convert(part.state)
-        before = f"{part.place}." if part.place else ""
-        found.append(
-            Checkpoint(
-                name,
-                part.layout,
-                _with_counts(converted),
-                config_text if isinstance(config_text, str) else "",
-                place=part.place,
-                is_average=part.is_average,
-                roots=frozenset(full.partition(".")[0] for full in part.state.keys() - converted.keys()),
-                others=tuple(full for full in flat.tensors if not full.startswith(before)),
-                unread=flat.unread,
-            )
-        )
-    return found
 
 
 def load_checkpoint(
@@ -211,7 +98,7 @@ def load_checkpoint(
             checkpoint, expected, network, adapt_stems=adapt_stems, new_classifier=new_classifier, unused=unused
         )
 
-    fitted = _choose(checkpoints, fit)
+    fitted = _choose(checkpoints, expected, fit)
     _tell(fitted, checkpoints)
     if fitted.checkpoint.layout.name == "image":
         _fill_from_image(network, fitted, IMAGENET)
@@ -244,7 +131,7 @@ def load_inflated(
     Raises:
         WeightsError: it is no image network, or does not fit.
     """
-    fitted = _choose(checkpoints, lambda c: _fit_image(c, model, how, adapt_stems=adapt_stems))
+    fitted = _choose(checkpoints, model.state_dict(), lambda c: _fit_image(c, model, how, adapt_stems=adapt_stems))
     _tell(fitted, checkpoints)
     _fill_from_image(model, fitted, normalisation)
 
@@ -264,16 +151,8 @@ def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[st
         )
     with torch.device("meta"):
         model = build(record.config)
-    return _choose(checkpoints, lambda c: _fit(c, model.state_dict(), model)).state
-
-
-def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Batch norms count their batches; files older than that, and Caffe2's, lack the counters, which no output uses."""
-    for name in [name for name in state if name.endswith(".running_var")]:
-        state.setdefault(
-            name.removesuffix("running_var") + "num_batches_tracked", torch.zeros((), dtype=torch.long, device="cpu")
-        )
-    return state
+    expected = model.state_dict()
+    return _choose(checkpoints, expected, lambda c: _fit(c, expected, model)).state
 
 
 def _unused(network: VideoNetwork[Any]) -> frozenset[str]:
@@ -300,53 +179,63 @@ class Fit:
     notes: list[str]
 
 
-def _choose(checkpoints: list[Checkpoint], fit: Callable[[Checkpoint], Fit]) -> Fit:
-    """The network of a file that fits wholly; of several, the average.
+def _choose(checkpoints: list[Checkpoint], expected: Mapping[str, Tensor], fit: Callable[[Checkpoint], Fit]) -> Fit:
+    """The network of a file that fits wholly; of several, a video network, and the average of that.
+
+    Args:
+        checkpoints: the networks that the file holds.
+        expected: the tensors of the network that is to be filled, whose types those of the result have.
+        fit: fits one of them.
 
     Raises:
         WeightsError: none fits, or several that are not the same.
     """
-    fitting: list[Fit] = []
-    failures: list[tuple[bool, WeightsError]] = []
-    for checkpoint in checkpoints:
-        found = _tried(fit, checkpoint)
-        if isinstance(found, Fit):
-            fitting.append(found)
-        else:
-            failures.append((checkpoint.is_average, found))
-    if not fitting:
-        _, first = min(failures, key=lambda failure: failure[0])
+    chosen: Fit | None = None
+    others: list[str] = []
+    failures: dict[int, WeightsError] = {}
+    for checkpoint in sorted(checkpoints, key=_preference):
+        if chosen is not None and _preference(checkpoint) > _preference(chosen.checkpoint):
+            break
+        try:
+            found = fit(checkpoint)
+        except WeightsError as error:
+            failures.setdefault(checkpoint.rank, error.with_traceback(None))  # which would keep all tensors
+            continue
+        if chosen is None:
+            chosen = found
+        elif not _is_same(chosen.state, found.state, expected):
+            others.append(checkpoint.place)
+    if chosen is None:
+        first = failures.get(1) or failures[min(failures)]
         if len(checkpoints) == 1:
             raise first
         places = describe_places([c.place for c in checkpoints])
         raise WeightsError(f"none of the networks in it ({places}) fits. Of one of them: {first}") from first
-    averages = [found for found in fitting if found.checkpoint.is_average]
-    candidates = averages or fitting
-    others = [found for found in candidates[1:] if not _is_same(candidates[0].state, found.state)]
     if others:
-        places = describe_places([found.checkpoint.place for found in (candidates[0], *others)])
+        places = describe_places([chosen.checkpoint.place, *others])
         raise WeightsError(
             f"{checkpoints[0].path!r} has several networks that fit, under {places}, with different weights: name the "
             "one that is meant, as in load_checkpoint(model, path, prefix=...)"
         )
-    return candidates[0]
+    state = {name: tensor.to(expected[name].dtype).contiguous() for name, tensor in chosen.state.items()}
+    return replace(chosen, state=state)
 
 
-def _tried(fit: Callable[[Checkpoint], Fit], checkpoint: Checkpoint) -> Fit | WeightsError:
-    try:
-        return fit(checkpoint)
-    except WeightsError as error:
-        return error
+def _preference(checkpoint: Checkpoint) -> tuple[bool, int]:
+    return checkpoint.layout.name == "image", checkpoint.rank
 
 
-def _is_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+def _is_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(tensor.to(expected[name].dtype), theirs[name].to(expected[name].dtype))
+        for name, tensor in ours.items()
+    )
 
 
 def _tell(fitted: Fit, checkpoints: list[Checkpoint]) -> None:
     """Says what was taken and what was left aside, where that is not the whole file."""
     checkpoint = fitted.checkpoint
-    if checkpoint.is_average:
+    if checkpoint.rank == 0:
         _log.info("%s: the averaged weights (%s) are taken", checkpoint.path, printable(checkpoint.place))
     for note in fitted.notes:
         _log.info("%s: %s", checkpoint.path, note)
@@ -442,8 +331,9 @@ def _fit(
             state[name] = _adapt_stem(state[name], expected[name])
     roots = checkpoint.roots | {"slow", "fast", "lateral", "pathway", "head"}
     leftover = [name for name in state if name not in expected]
-    # Caffe2's names have no dots that would say what belongs together.
-    own = [name for name in leftover if name.partition(".")[0] in roots or checkpoint.layout.name == "caffe2"]
+    # Caffe2's names have no dots, so that nothing says what belongs together.
+    is_flat = checkpoint.layout.name == "caffe2"
+    own = [name for name in leftover if name.partition(".")[0] in roots or (is_flat and "." not in name)]
     problems = [
         _problem("missing", [name for name in expected if name not in state]),
         _problem("unexpected", own),
@@ -455,30 +345,23 @@ def _fit(
                 if name in state and state[name].shape != tensor.shape
             ],
         ),
+        _problem(
+            "of numbers that are no weights",  # quantised ones mean nothing without their scales
+            [
+                f"{name} ({state[name].dtype})"
+                for name, tensor in expected.items()
+                if name in state and tensor.is_floating_point() and state[name].dtype not in _FLOATS
+            ],
+        ),
     ]
     if any(problems):
         under = f" (under {printable(checkpoint.place)!r})" if checkpoint.place else ""
         raise WeightsError(
             f"{checkpoint.path!r}{under}, in the layout of {checkpoint.layout.title}, does not fit the network "
             f"({model.config}): {'; '.join(p for p in problems if p)}.{_names_that_fit(checkpoint.layout, model)}"
-            f"{_not_loaded(checkpoint.unread)}"
+            f"{not_loaded(checkpoint.unread)}"
         )
-    fitted = {name: state[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
-    return Fit(checkpoint, fitted, sorted(set(leftover) - set(own)), notes)
-
-
-def _not_loaded(unread: Mapping[str, str]) -> str:
-    """Says which objects of a file were passed over, for one in which something is missing."""
-    if not unread:
-        return ""
-    shown = ", ".join(
-        f"{printable(place, 60)} ({printable(kind, 60)})" for place, kind in list(unread.items())[:_SHOWN]
-    )
-    return (
-        f". Not loaded, since objects could run code or are no plain tensors: {shown}"
-        f"{'' if len(unread) <= _SHOWN else ', ...'}. If the weights are there, read the file with its own project and "
-        "save the state dict alone"
-    )
+    return Fit(checkpoint, {name: state[name] for name in expected}, sorted(set(leftover) - set(own)), notes)
 
 
 def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.models import VideoNetwork, unwrapped
 from slowfast_zoo.utils.torchvision_guard import require_timm
 
-from .checkpoint import IMAGENET, Checkpoint, load_inflated, named_checkpoints, read_checkpoints
+from .checkpoint import IMAGENET, load_inflated
 from .layouts.image import Inflation
+from .reading import Checkpoint, named_checkpoints, read_checkpoints
 
 _SUFFIXES = (".pth", ".pt", ".pyth", ".safetensors", ".bin")
 

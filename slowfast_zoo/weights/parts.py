@@ -20,12 +20,22 @@ from .layouts import LAYOUTS, Layout, recognise
 
 _LONGEST_NAME = 1000  # characters; the names of networks have 100, what stands before them as many
 _MOST_CHARACTERS = 100_000_000  # of all names
+_MOST_TENSORS = 200_000  # of a file, and of all networks in it together; training keeps some thousand
 _MOST_NETWORKS = 50
 _DEEPEST = 50
 # What torch.compile, FSDP and checkpointing of activations put into names where a part of a network is wrapped.
 _WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_PARALLEL = "module"  # what DataParallel and DDP put there
 # Averages of the weights were kept to be used.
-_AVERAGE = re.compile(r"(?:^|_)(?:ema|average|averaged|shadow|swa)(?:_|$)", re.IGNORECASE)
+_AVERAGE = re.compile(
+    r"(?:^|[_-])(?i:ema|average|averaged|avg|shadow|swa|polyak)(?:[_-]|$|(?=[A-Z]))"
+    r"|(?<=[a-z])(?:EMA|Ema|Average|Averaged|Avg|Shadow|SWA|Swa)(?:[_-]|$|(?=[A-Z]))"
+)
+# What is there to go on with training: the weights beside an average that is under state_dict (Lightning's
+# WeightAveraging; MMEngine's EMAHook, which changes the two over and counts its steps), and an average whose batch
+# norms have no statistics yet (Lightning's StochasticWeightAveraging).
+_TO_GO_ON = ("current_model_state", "average_model_state")
+_CHANGED_OVER, _CHANGED_OVER_IF = "ema_state_dict", "ema_state_dict.steps"
 # What the names of networks begin with, for those whose first layer is missing.
 _ROOTS = ("slow", "fast", "pathway", "head", "blocks")
 # PyTorchVideo's detection networks have their classifier beside the network: model.blocks..., detection_head.proj....
@@ -42,16 +52,14 @@ class Part:
         place: what stands before its names in the file, without the last dot; "" for nothing.
         layout: how its tensors are named.
         state: its tensors, and whatever else has names that begin so, by the names that are left.
+        rank: 0 for an average of weights that the file may have beside it, 2 for what is only there to go on with
+            training, 1 for any other.
     """
 
     place: str
     layout: Layout
     state: dict[str, Tensor]
-
-    @property
-    def is_average(self) -> bool:
-        """Whether it is an average of weights that the file may have beside it."""
-        return any(_AVERAGE.search(key) for key in self.place.split("."))
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,9 @@ def flatten(content: Mapping[Any, Any], name: str, rename: Callable[[str], str |
             is_container = isinstance(value, (Mapping, list, tuple))
             if not is_container and not isinstance(value, (Tensor, Unread)):
                 continue
-            own = printable(key) if isinstance(key, bytes) else str(key)
+            if isinstance(key, (str, bytes)) and len(key) > _LONGEST_NAME:
+                continue
+            own = key.decode("latin-1") if isinstance(key, bytes) else str(key)
             if rename is not None and isinstance(value, Tensor):
                 new = rename(own)
                 if new is None:
@@ -99,11 +109,11 @@ def flatten(content: Mapping[Any, Any], name: str, rename: Callable[[str], str |
                 if f"{before}{new}" in found.tensors:
                     raise WeightsError(f"{name!r}: prefix gives two tensors the name {printable(new)!r}")
                 own = new
-            full = before + own
-            if len(full) > _LONGEST_NAME:
+            if len(before) + len(own) > _LONGEST_NAME:
                 continue
+            full = before + own
             characters += len(full)
-            if characters > _MOST_CHARACTERS:
+            if characters > _MOST_CHARACTERS or len(found.tensors) > _MOST_TENSORS:
                 raise WeightsError(f"{name!r} has more names in it than any checkpoint")
             if isinstance(value, Tensor):
                 found.tensors[full] = value
@@ -132,9 +142,10 @@ def find_parts(content: Content, name: str, prefix: str | None = None) -> list[P
     places: dict[str, Layout] = {}
     stems = {stem: layout for layout in reversed(LAYOUTS) for stem in layout.stems}
     for full in content.tensors:
+        plain = full.replace(f".{_PARALLEL}.", ".")
         for stem in stems:
-            if full == stem or full.endswith(f".{stem}"):
-                place = full[: len(full) - len(stem)]
+            if plain == stem or plain.endswith(f".{stem}"):
+                place = _before(stem, full)
                 outer = place.removesuffix(_NETWORK)
                 if f".{place}".endswith(f".{_NETWORK}") and f"{outer}{_CLASSIFIER}" in content.tensors:
                     place = outer
@@ -151,17 +162,48 @@ def find_parts(content: Content, name: str, prefix: str | None = None) -> list[P
                 + (f"only under {describe_places(places)}" if places else "nor anywhere else")
             )
         places = chosen
-    if len(places) > _MOST_NETWORKS:
-        raise WeightsError(f"{name!r} has {len(places)} networks in it: name the one that is meant, with prefix=...")
+    room = _MOST_TENSORS
     for place in places:
-        state = {full[len(place) :]: t for full, t in content.tensors.items() if full.startswith(place)}
+        state = _under(place, content)
+        room -= len(state)
+        if len(places) > _MOST_NETWORKS or room < 0:
+            raise WeightsError(
+                f"{name!r} has {len(places)} networks in it, more than are tried: name the one that is meant, with "
+                "prefix=..."
+            )
         # One project's stem can be another's name of something else: the dimensions tell.
         layout = places[place] if places[place].recognises(state) else recognise(state)
         if layout is not None:
-            parts.append(Part(place.removesuffix("."), layout, state))
+            parts.append(Part(place.removesuffix("."), layout, state, _rank(place, content)))
     if not parts:
         parts = _without_stem(content)
-    return sorted(parts, key=lambda part: not part.is_average)
+    return sorted(parts, key=lambda part: part.rank)
+
+
+def _before(stem: str, full: str) -> str:
+    """What stands before a first layer's name in a tensor's, which may have ``module.`` between the parts of that."""
+    keys = full.split(".")
+    for wanted in reversed(stem.split(".")):
+        while keys[-1] != wanted:
+            keys.pop()
+        keys.pop()
+    return "".join(f"{key}." for key in keys)
+
+
+def _under(place: str, content: Content) -> dict[str, Tensor]:
+    """The tensors of a place by the names that are left, without ``module.`` where parts of a network are wrapped."""
+    state = {full[len(place) :]: t for full, t in content.tensors.items() if full.startswith(place)}
+    plain = {name: name.replace(f".{_PARALLEL}.", ".") for name in state}
+    if len(set(plain.values())) < len(plain):
+        return state
+    return {plain[name]: tensor for name, tensor in state.items()}
+
+
+def _rank(place: str, content: Content) -> int:
+    keys = place.split(".")
+    if any(key in _TO_GO_ON for key in keys) or (keys[0] == _CHANGED_OVER and _CHANGED_OVER_IF in content.tensors):
+        return 2
+    return 0 if any(_AVERAGE.search(key) for key in keys) else 1
 
 
 def _without_stem(content: Content) -> list[Part]:
@@ -173,10 +215,10 @@ def _without_stem(content: Content) -> list[Part]:
             if found:
                 befores[f"{before[1:]}." if before else ""] = None
     for before in list(befores)[:_MOST_NETWORKS]:
-        state = {full[len(before) :]: t for full, t in content.tensors.items() if full.startswith(before)}
+        state = _under(before, content)
         layout = recognise(state)
         if layout is not None:
-            return [Part(before.removesuffix("."), layout, state)]
+            return [Part(before.removesuffix("."), layout, state, 1)]
     return []
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from slowfast_zoo.utils.version import __version__
 _log = logging.getLogger(__name__)
 _BUNDLE = Path(__file__).resolve().parent / "bundled"
 _NAMESPACE = "SLOWFAST_ZOO_HUB_NAMESPACE"
+_LONGEST_NOTE = 10_000  # bytes of what is noted beside a converted file
 _CONVERSION = 1  # to be raised with a change in what convert_file makes: older cached files are then made anew
 
 
@@ -205,9 +207,12 @@ def _sidecar(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None) ->
     """What is noted about the converted file, if that is there and made from the manifest's source."""
     path = _converted_path(record, cache_dir)
     try:
-        sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        with path.with_suffix(".json").open("rb") as file:
+            sidecar = json.loads(file.read(_LONGEST_NOTE))
         current = sidecar["conversion"] == _CONVERSION and sidecar["source_url"] == (record.source or {}).get("url")
-        return sidecar if current and path.is_file() else None
+        hashes = [sidecar[name] for name in ("sha256", "source_sha256")]
+        is_whole = type(sidecar["bytes"]) is int and all(re.fullmatch("[0-9a-f]{64}", text) for text in hashes)
+        return sidecar if current and is_whole and path.is_file() else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
@@ -226,7 +231,7 @@ def _converted_problem(
             return f"{size} bytes instead of {sidecar['bytes']}"
         if not has_sha256(path, sidecar["sha256"], cache_dir, fresh=fresh):
             return f"its SHA-256 is not {sidecar['sha256']}, with which it was written"
-    except (OSError, KeyError) as error:
+    except OSError as error:
         return f"it cannot be read: {error}"
     return None
 

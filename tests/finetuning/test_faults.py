@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -13,35 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from trainings import network, write_two_classes
 
 import slowfast_zoo as sfz
 from slowfast_zoo.finetuning import finetune, loop
 from slowfast_zoo.finetuning.state import OutputFolder
-from slowfast_zoo.video.encode import write_video
 
 SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 0.02, "workers": 0}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for label in range(2):
-        for index in range(5):
-            path = folder / ("train" if index < 4 else "val") / "ab"[label] / f"{index}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frames = np.random.default_rng([label, index]).integers(0, 90, (12, 36, 48, 3)).astype(np.uint8)
-            write_video(path, frames + np.uint8(120 * label), 30, preset="ultrafast")
-    return folder
+    return write_two_classes(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "draw_curves", lambda *args: None)
-
-
-def network(**settings: Any) -> Any:
-    torch.manual_seed(0)
-    return sfz.create_model("slow_tiny_4x8", width=4, crop=32, num_classes=2, **settings)
 
 
 def test_tensorboard_shows_the_numbers(data: Path, tmp_path: Path) -> None:
@@ -115,10 +104,21 @@ def test_a_result_names_only_what_is_there(data: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in (*result.best.iterdir(), *result.last.iterdir())}
     for path in (result.best, result.last):
         shutil.rmtree(path)
+    metrics = (output / "metrics.csv").read_text()
     (output / "metrics.csv").unlink()
     assert finetune(network(), data, output=output, **SHORT) == result
     assert {path: path.read_bytes() for path in before} == before
-    assert (output / "metrics.csv").read_text().count("\n") == 2
+    assert (output / "metrics.csv").read_text() == metrics and metrics.count("\n") == 2
+
+    for path, content in (
+        (result.best / "config.json", "{}"),
+        (result.last / "config.json", ""),
+        (output / "metrics.csv", metrics[:60]),
+    ):
+        path.write_text(content)
+        assert finetune(network(), data, output=output, **SHORT) == result
+        assert {path: path.read_bytes() for path in before} == before
+        assert (output / "metrics.csv").read_text() == metrics
 
     two = {**SHORT, "epochs": 2, "lr": 1e-9}  # so that the first epoch is the best
     output = tmp_path / "b"
@@ -132,7 +132,7 @@ def test_a_result_names_only_what_is_there(data: Path, tmp_path: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(FileNotFoundError, match="'best' is gone, or its weights are not as they were written"):
+    with pytest.raises(FileNotFoundError, match="'best' is gone, or its files are not as they were written"):
         finetune(network(), data, output=output, **two)
     shutil.rmtree(result.best)
     with pytest.raises(FileNotFoundError, match="'best' is gone.*train for more epochs"):
@@ -165,13 +165,51 @@ def test_every_flipped_bit_of_a_state_is_noticed(data: Path, tmp_path: Path) -> 
     path = tmp_path / "a" / "state.pt"
     content = path.read_bytes()
     generator = np.random.default_rng(0)
-    places = {0, len(content) - 1, *generator.integers(0, len(content) - 60, 40).tolist()}
-    for place in sorted(places):
-        broken = bytearray(content)
+    places = {0, len(content) - 1, len(content) - 50, *generator.integers(0, len(content), 40).tolist()}
+    changed = [bytearray(content) for _ in places]
+    for place, broken in zip(sorted(places), changed, strict=True):
         broken[place] ^= 1 << int(generator.integers(8))
+    cut = [content[: len(content) - less] for less in (1, 52, 53, len(content) // 2, len(content))]
+    for broken in (*changed, *cut, content + b"\0"):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=r"state\.pt cannot be read .*checksum.*delete this one by hand"):
             finetune(network(), data, output=tmp_path / "a", **{**SHORT, "epochs": 2})
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_state_that_is_no_file_is_not_read(make: Any, data: Path, tmp_path: Path) -> None:
+    make(tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"is not empty \(state\.pt\), and holds no fine-tuning"):
+        finetune(network(), data, output=tmp_path, **SHORT)
+
+
+def test_output_that_is_no_folder(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(ValueError, match=f"{name} is no folder: name another"):
+            finetune(network(), data, output=tmp_path / name, **SHORT)
+    with pytest.raises(
+        OSError, match=r"cannot write into .*file/a: Not a directory .*Nothing was saved before: mend that"
+    ):
+        finetune(network(), data, output=tmp_path / "file" / "a", **SHORT)
+    assert (tmp_path / "file").read_text() == "mine" and sorted(os.listdir(tmp_path)) == ["file", "link"]
+
+
+def test_tensorboard_that_cannot_write_is_told_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    writers = pytest.importorskip("tensorboard.summary.writer.record_writer")
+
+    def write(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writers.RecordWriter, "write", write)
+        with pytest.raises(OSError, match=r"No space left on device\. The state of before is whole: make room"):
+            finetune(network(), data, output=tmp_path / "a", **SHORT, tensorboard=True)
+    assert "Traceback" not in capfd.readouterr().err
+    assert len(finetune(network(), data, output=tmp_path / "a", **SHORT, tensorboard=True).history) == 1
 
 
 FULL_DISK = """
@@ -190,6 +228,14 @@ except OSError as error:
 else:
     print("done")
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process are Unix's")
+def test_a_full_disk_at_the_first_of_all_saves(data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(data), str(tmp_path / "a"), "1000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "File too large. Nothing was saved before: make room, and begin again" in done.stdout
+    assert "Traceback" not in done.stderr and not os.listdir(tmp_path / "a")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process are Unix's")

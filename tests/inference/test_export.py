@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
-from torch import Tensor
+from torch import Tensor, nn
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import export as module
@@ -330,6 +330,24 @@ def test_a_network_that_does_not_run(tmp_path: Path) -> None:
     model.head.fc = torch.nn.Linear(3, 7)
     with pytest.raises(sfz.ExportError, match="cannot be exported to torch|does not run"):
         sfz.export_model(model, tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+class _Pair(nn.Module):
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.verb, self.noun = nn.Linear(features, 2), nn.Linear(features, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.verb(x), self.noun(x)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_network_of_several_classifiers(check: bool, tmp_path: Path) -> None:
+    model = network("slow_tiny_4x8")
+    model.head.fc = _Pair(model.num_features)
+    with pytest.raises(sfz.ExportError, match="gives 2 tensors where there is to be one for logits"):
+        sfz.export_model(model, tmp_path / "pair.pt2", size=32, check=check)
     assert not list(tmp_path.iterdir())
 
 

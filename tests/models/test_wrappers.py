@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import slowfast_zoo as sfz
@@ -62,6 +63,39 @@ def test_each_function_finds_the_network(wrap: Callable[[nn.Module], nn.Module],
     sfz.load_checkpoint(wrapped, path)
     assert model.head.fc.weight.any()
     assert sfz.optimize_for_inference(wrapped).optimized  # type: ignore[union-attr]
+
+
+class Keeper:
+    """No module, as timm's ModelEma is none."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.ema, self.decay = model, 0.99
+
+
+def test_an_object_that_keeps_one_module() -> None:
+    model = network()
+    keeper: Any = Keeper(nn.DataParallel(model))
+    assert unwrapped(keeper) is sfz.VideoClassifier(keeper).model is model
+    freeze(keeper, "res5")
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["head.fc.weight", "head.fc.bias"]
+    keeper.student = network()
+    with pytest.raises(TypeError, match="not Keeper"):
+        unwrapped(keeper)
+
+
+def test_parts_in_pytorchs_wrappers_are_optimised() -> None:
+    model = network()
+    clip = torch.rand(1, 3, model.config.clip_frames, 32, 32)
+    want = model.eval()(clip)
+    model.pathway.res2 = torch.compile(model.pathway.res2, backend="eager")
+    model.pathway.res3.blocks[0] = checkpoint_wrapper(model.pathway.res3.blocks[0])
+    torch.testing.assert_close(sfz.optimize_for_inference(model)(clip), want, rtol=1e-4, atol=1e-5)
+    assert hasattr(model.pathway.res2, "_orig_mod"), "the network itself stays as it is"
+
+
+def test_a_graph_is_told_of() -> None:
+    with pytest.raises(TypeError, match="traced: pass the network that it was made from"):
+        unwrapped(torch.fx.symbolic_trace(network()))
 
 
 def test_an_average_is_a_network_of_its_own() -> None:

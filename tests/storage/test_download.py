@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,8 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
-from servers import CdnFile, CdnServer
+from servers import CdnFile, CdnServer, direct
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import WeightsError
@@ -34,13 +35,7 @@ BUNDLED = "slowfast_tiny_4x8.motion"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.delenv("SLOWFAST_ZOO_HUB_NAMESPACE", raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(download, "_PAUSE", 0.001)
-    monkeypatch.setattr(download, "_READ_TIMEOUT", 2.0)
+    direct(monkeypatch, 2.0)
 
 
 DOWNLOADS = """
@@ -267,3 +262,70 @@ def test_more_than_is_missing(tmp_path: Path) -> None:
             fetch(f"http://127.0.0.1:{port}/weights.bin", tmp_path / "x", what="x", checksum=Checksum("sha256", SHA256))
         assert endless.sent < 50_000_000
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n", "bytes in 0.2 seconds is all that comes"),
+        ("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", "bytes in 0.2 seconds is all that comes"),
+        ("", "no answer within 0.4 seconds"),
+    ],
+)
+def test_servers_that_drip(tmp_path: Path, head: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and all of them never."""
+    monkeypatch.setattr(download, "_READ_TIMEOUT", 0.2)
+
+    def drip(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            if connection.recv(65536):
+                connection.sendall(head.encode())
+                for byte in ("" if head else "HTTP/1.1 200 OK\r\nX: ").encode() + b"x" * 400:
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.02)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(WeightsError, match=says):
+            fetch(f"http://127.0.0.1:{server.getsockname()[1]}/weights.bin", tmp_path / "x", what="x")
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_cache_that_is_removed_meanwhile(tmp_path: Path) -> None:
+    file = CdnFile(CONTENT, pause=0.1)
+    with CdnServer({"weights.bin": file}) as server:
+        told: list[Exception] = []
+
+        def run() -> None:
+            try:
+                fetch(f"{server.url}/weights.bin", tmp_path / "cache" / "x", what="x")
+            except WeightsError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        while not any(part.stat().st_size for part in tmp_path.glob("cache/*.part/weights.bin")):
+            time.sleep(0.005)
+        shutil.rmtree(tmp_path / "cache")
+        thread.join()
+    assert [str(error).isprintable() and "cannot write x in" in str(error) for error in told] == [True]
+
+
+def test_a_note_of_the_cache_that_is_damaged(tmp_path: Path) -> None:
+    """The file is downloaded anew, whatever stands in the note beside it."""
+    content = find_weights(records()[BUNDLED]).read_bytes()
+    with CdnServer({"weights.bin": CdnFile(content)}) as server:
+        record = upstream(f"{server.url}/weights.bin")
+        path = find_weights(record, tmp_path, progress=False)
+        note = json.loads(path.with_suffix(".json").read_text())
+        for wrong in ({"sha256": 3}, {"sha256": "\ud800"}, {"bytes": "9"}, {"bytes": None}, {"source_sha256": [1]}):
+            path.with_suffix(".json").write_text(json.dumps({**note, **wrong}))
+            asked = server.count()
+            assert find_weights(record, tmp_path, progress=False) == path
+            assert server.count() > asked
+            assert json.loads(path.with_suffix(".json").read_text()) == note

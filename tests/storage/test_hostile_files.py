@@ -36,6 +36,15 @@ HOSTILE: dict[str, Any] = {
     "repeated prefixes": lambda: {"module." * 200_000 + STEM: torch.ones(1)},
     "mixed prefixes": lambda: {"_orig_mod.module.model." * 60_000 + STEM: torch.ones(1), "a": torch.ones(1)},
     "many networks": lambda: {f"{i}.{STEM}": torch.ones(1) for i in range(50_000)},
+    "networks in networks around many tensors": lambda: {
+        **{"a." * i + STEM: torch.ones(1) for i in range(49)},
+        **{"a." * 49 + str(i): torch.ones(1) for i in range(10_000)},
+    },
+    "a network of 30,000 stages": lambda: {
+        "blocks.0.conv.weight": torch.ones(1),
+        **{f"blocks.{i}.res_blocks.0.branch2.conv_a.weight": torch.ones(1) for i in range(30_000)},
+    },
+    "one long key, again and again": lambda: [{"x" * 2_000_000: torch.ones(1), "a": 1}] * 3_000,
     "networks in networks": lambda: {"a." * i + STEM: torch.ones(1) for i in range(450)},
     "long keys around many tensors": lambda: nested("x" * 900, 40),
     "many keys around many tensors": lambda: nested("x" * 20, 40),

@@ -21,10 +21,11 @@ words = ["predict", sys.argv[1], "--window", "100", "--stride", "100", "--crops"
 sys.exit(main(words))
 """
 WRITE = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from pathlib import Path
 from slowfast_zoo.video.encode import VideoWriter, whole_file
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored, where the tests run under it
 if sys.argv[1] == "video":
     with VideoWriter(sys.argv[2], 30) as writer:
         for index in range(100000):

@@ -276,7 +276,8 @@ def test_closing_ends_the_iteration_in_another_thread(content: bytes) -> None:
         assert not taker.is_alive()
 
 
-def test_cameras_without_times_go_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_multipart", [True, False])
+def test_cameras_without_times_go_by_the_clock(is_multipart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     codec: Any = av.CodecContext.create("mjpeg", "w")
     codec.width, codec.height, codec.pix_fmt, codec.time_base = 128, 96, "yuvj420p", Fraction(1, 25)
     parts = []
@@ -284,11 +285,12 @@ def test_cameras_without_times_go_by_the_clock(monkeypatch: pytest.MonkeyPatch) 
         frame = av.VideoFrame.from_ndarray(coded_image(index), format="rgb24").reformat(format="yuvj420p")
         image = b"".join(bytes(packet) for packet in codec.encode(frame))
         head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n".encode()
-        parts.append(head + image + b"\r\n")
-    kind = "multipart/x-mixed-replace; boundary=frame"
+        parts.append(head + image + b"\r\n" if is_multipart else image)
+    kind = "multipart/x-mixed-replace; boundary=frame" if is_multipart else "image/jpeg"
     now = itertools.count(1000, 0.25)  # a clock that goes on by as much whenever it is looked at
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    with Stream(*parts, kind=kind, go=20) as server, LiveReader(server.url, keep=99) as reader:
+    settings: dict[str, Any] = {} if is_multipart else {"format": "mjpeg", "options": QUICK}
+    with Stream(*parts, kind=kind, go=20) as server, LiveReader(server.url, keep=99, **settings) as reader:
         server.send(99)
         shown = list(reader)
     assert [read_code(frame) for _, frame in shown] == list(range(len(shown)))

@@ -19,6 +19,7 @@ from slowfast_zoo.video import (
     clip_indices,
     clip_starts,
     frame_times,
+    keyframe_clips,
     random_clip,
     sample_clips,
     sliding_windows,
@@ -352,3 +353,12 @@ def test_impossible_indices_windows_and_random_clips() -> None:
         random_clip(-1.0, clip_frames=4, clip_stride=2)
     with pytest.raises(ValueError, match="duration must be positive"):
         whole_video(0.0, 4)
+
+
+def test_clips_around_key_frames_are_made_as_they_are_asked_for() -> None:
+    spans = keyframe_clips(4e6, range(1, 4_000_000), clip_frames=4, clip_stride=15)
+    assert len(spans) == 3_999_999
+    assert spans[9].times == pytest.approx((9.0, 9.5, 10.0, 10.5))
+    assert (spans[-1].start, spans[-1].end) == pytest.approx((3_999_998.0, 4e6))
+    with pytest.raises(ValueError, match="outside the video"):
+        keyframe_clips(4.0, [1.0, 5.0], clip_frames=4, clip_stride=15)

@@ -18,6 +18,7 @@ from videos import coded_image, read_code, write_video
 from slowfast_zoo.video import VideoReader, sample_clips, sliding_windows
 from slowfast_zoo.video.sampling import sliding_frames
 from slowfast_zoo.video.source import in_one_pass
+from slowfast_zoo.video.stamps import StoredPacket, read_clock
 
 MILLISECOND = Fraction(1, 1000)
 HOUR = 3600 * 1000
@@ -138,11 +139,91 @@ def test_a_clock_that_wraps_around(tmp_path: Path) -> None:
             assert [read_code(frame) for _, frame in reader.frames()] == list(range(50))
 
 
-@pytest.mark.parametrize(("name", "settings"), [("bare.h264", {}), ("bare_b.h264", {"options": {"bf": "2"}})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("bare.h264", {}),
+        ("bare_b.h264", {"options": {"bf": "2"}}),
+        ("bare.m1v", {"codec": "mpeg1video", "options": {"bf": "2"}}),
+        ("bare.m4v", {"codec": "mpeg4", "options": {"bf": "2"}}),
+    ],
+)
 def test_a_bare_stream_has_the_length_of_its_frames(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     path = write_video(tmp_path / name, 60, fps=30, **settings)
     with VideoReader(path) as reader:
         assert (reader.duration, reader.fps, len(reader.frame_times())) == pytest.approx((2.0, 30.0, 60))
+        shown = [(time, read_code(frame)) for time, frame in reader.frames()]
+    assert [code for _, code in shown] == list(range(60))
+    assert [time for time, _ in shown] == pytest.approx([index / 30 for index in range(60)])
+
+
+def reclocked(path: Path, clock: Callable[[int], int]) -> Path:
+    """An FLV file whose tags say, for the packet of each number, another time of decoding (milliseconds)."""
+    content, place, number = bytearray(path.read_bytes()), 13, 0
+    while place < len(content):
+        if content[place] == 9 and content[place + 12] == 1:  # a picture, not the settings of its decoder
+            stamp = clock(number)
+            content[place + 4 : place + 8] = (stamp & 0xFFFFFF).to_bytes(3, "big") + bytes([stamp >> 24])
+            number += 1
+        place += 15 + int.from_bytes(content[place + 1 : place + 4], "big")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        lambda index: 40 * index + HOUR * (index >= 50),
+        lambda index: 40 * index - 2000 * (index >= 75),
+        lambda index: 40 * index + HOUR * (25 <= index < 50),
+        lambda index: 40 * (index % 30),
+        lambda index: 40 * index + 1_000_000_000 * (index < 3),
+        lambda _: 0,
+    ],
+    ids=["ahead", "back", "ahead and back", "again and again", "unset at first", "still"],
+)
+def test_a_leap_among_frames_that_are_decoded_in_another_order(tmp_path: Path, clock: Callable[[int], int]) -> None:
+    options = {"bf": "3", "b_strategy": "0", "g": "20"}
+    path = reclocked(write_video(tmp_path / "a.flv", 100, fps=25, options=options), clock)
+    with pytest.warns(RuntimeWarning, match="the clock of video"):
+        reader = VideoReader(path)
+    with reader:
+        assert reader.duration == pytest.approx(4.0, abs=0.002)
+        shown = [(time, read_code(frame)) for time, frame in reader.frames()]
+    assert [code for _, code in shown] == list(range(100))
+    assert [time for time, _ in shown] == pytest.approx([index / 25 for index in range(100)], abs=0.002)
+
+
+def test_recordings_of_several_rates_follow_one_another(tmp_path: Path) -> None:
+    rates = {25: 50, 50: 20, 30: 30}
+    parts = [write_video(tmp_path / f"{fps}.ts", count, fps=fps, options={"bf": "2"}) for fps, count in rates.items()]
+    with pytest.warns(RuntimeWarning, match="the clock of video"):
+        reader = VideoReader(joined(tmp_path / "all.ts", *parts))
+    with reader:
+        times = [*(i / 25 for i in range(50)), *(2 + i / 50 for i in range(20)), *(2.4 + i / 30 for i in range(30))]
+        assert list(reader.frame_times()) == pytest.approx(times, abs=1e-4)
+        assert reader.duration == pytest.approx(3.4, abs=1e-4)
+        assert [time for time, _ in reader.frames()] == pytest.approx(times, abs=1e-4)
+
+
+def test_packets_of_program_streams_in_places_of_others() -> None:
+    # An I-frame without a time of its own before two B-frames, and what FFmpeg then makes of it until the next stamp.
+    shown = [3 * (index // 3) + (3 if index % 3 == 0 else index % 3) for index in range(48)]  # I B B P B B ...
+    packets = []
+    for index, place in enumerate(shown):
+        early = 2 * (12 <= index < 30 and index not in (13, 14))
+        packets.append(StoredPacket(3600 * (place - early), 3600 * (index - early), 3600, index % 12 == 0))
+    clock = read_clock(packets, 3600, 1 / 90000, 25.0, can_join=True, is_sparse=True)
+    assert clock.times == pytest.approx([index / 25 for index in range(48)])
+    assert clock.end == pytest.approx(48 / 25)
+    assert [clock.place(index - 1, stamp) for index, stamp in enumerate([None, 7200, 3600])] == [0, 1, 2]
+
+
+def test_neighbours_are_told_apart_at_a_thousand_frames_a_second(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "fast.avi", 50, fps=1000, codec="mjpeg", pix_fmt="yuvj420p")
+    with VideoReader(path) as reader:
+        for index in (30, 10, 40):
+            assert read_code(reader.frames_at([(index + 0.5) / 1000])[0]) == index
 
 
 # Counting stored frames
@@ -259,6 +340,17 @@ def test_clips_of_files_without_keyframes_are_read_in_about_one_pass(tmp_path: P
         assert reader.frames_decoded < 1.3 * 240
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [(".swf", "flv"), (".asf", "wmv2"), (".nut", "mjpeg")])
+def test_jumps_that_lead_back_are_given_up(tmp_path: Path, suffix: str, codec: str) -> None:
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = write_video(tmp_path / f"a{suffix}", 240, fps=8, codec=codec, pix_fmt=pix_fmt, options={"g": "10"})
+    with VideoReader(path) as reader:
+        clips = [[place, place + 0.2] for place in (0.1, 6.1, 10.6, 12.1, 14.6, 20.1, 23.6, 25.1, 28.1)]
+        found = [[read_code(frame) for frame in clip] for clip in reader.clips_at(clips)]
+        assert found == [[int(8 * time) for time in clip] for clip in clips]
+        assert reader.frames_decoded < 1.3 * 240
+
+
 @pytest.mark.parametrize("name", ["a.ts", "b.ts"])
 def test_jumps_in_transport_streams_land_on_keyframes(tmp_path: Path, name: str) -> None:
     more = {"codec": "mpeg2video"} if name == "b.ts" else {}
@@ -317,3 +409,17 @@ def test_avi_that_leaves_frames_out_has_its_times(tmp_path: Path, settings: dict
         shown = [(round(30 * time, 3), read_code(frame)) for time, frame in reader.frames()]
         assert reader.duration == pytest.approx((stamps[-1] + 1) / 30)
     assert shown == [(stamp, index) for index, stamp in enumerate(stamps)]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_avi_that_leaves_frames_out_among_others_that_are_reordered(tmp_path: Path, codec: str) -> None:
+    stamps = [0, *itertools.accumulate(1 + 3 * (index % 7 == 3) for index in range(39))]
+    options = {"bf": "2", "b_strategy": "0", "g": "12"}
+    path = write_video(tmp_path / "a.avi", 40, stamps=stamps, time_base=Fraction(1, 30), codec=codec, options=options)
+    with VideoReader(path) as reader:
+        shown = [(time, read_code(frame)) for time, frame in reader.frames()]
+        assert list(reader.frame_times()) == pytest.approx([time for time, _ in shown])
+    assert [code for _, code in shown] == list(range(40))
+    assert all(before < after for (before, _), (after, _) in itertools.pairwise(shown))
+    # Such a file says nothing of how long the last ones are shown.
+    assert [time for time, _ in shown][:37] == pytest.approx([stamp / 30 for stamp in stamps][:37])

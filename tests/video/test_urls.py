@@ -141,7 +141,8 @@ def silent() -> Iterator[int]:
 
 def interrupted(script: str) -> int:
     """The exit code of a script that is sent SIGINT while it waits; it would wait for minutes."""
-    head = "import av, torch, slowfast_zoo.cli.main\nfrom slowfast_zoo.video import LiveReader, open_video\n"
+    head = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells ignore it in background
+    head += "import av, torch, slowfast_zoo.cli\nfrom slowfast_zoo.video import LiveReader, open_video\n"
     head += "import slowfast_zoo.video.decode as decode\ndecode._SILENCE = 1000.0\nprint('ready', flush=True)\n"
     process = subprocess.Popen(
         [sys.executable, "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

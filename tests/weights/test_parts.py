@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import slowfast_zoo as sfz
 from tests import upstream
-from tests.weights.test_layouts import awake, same_weights
+from tests.weights.test_layouts import awake, image_resnet, same_weights
 
 NAME = "slow_r50_4x16"
 SMALL: dict[str, Any] = {"width": 8, "num_classes": 5}
@@ -422,3 +422,79 @@ def test_networks_for_features_are_strict_too(tmp_path: Path) -> None:
     torch.save(sfz.create_model("slow_r101_8x8", **SMALL).state_dict(), tmp_path / "w.pth")
     with pytest.raises(sfz.WeightsError, match="unexpected: pathway.res4.blocks.6"):
         sfz.load_checkpoint(features, tmp_path / "w.pth")
+
+
+AVERAGES: dict[str, Callable[[dict[str, Tensor], dict[str, Tensor]], Any]] = {
+    "Lightning's WeightAveraging": lambda s, raw: {
+        "state_dict": under("net.", s),
+        "current_model_state": under("net.", raw),
+        "averaging_state": {"n_averaged": torch.tensor(2)},
+    },
+    "MMEngine's EMAHook, which changes them over": lambda s, raw: {
+        "state_dict": s,
+        "ema_state_dict": {"steps": torch.tensor(9), **under("module.", raw)},
+    },
+    "Lightning's SWA, whose batch norms are as they began": lambda s, raw: {
+        "callbacks": {"StochasticWeightAveraging": {"average_model_state": under("net.", raw)}},
+        "state_dict": under("net.", s),
+    },
+    "avg": lambda s, raw: {**under("model.", raw), **under("avg_model.module.", s)},
+    "capitals": lambda s, raw: {"model": raw, "modelEMA": s},
+}
+
+
+@pytest.mark.parametrize("kept", AVERAGES)
+@pytest.mark.filterwarnings("ignore:.*left aside")
+def test_which_of_the_two_is_the_average(tmp_path: Path, model: Any, kept: str) -> None:
+    """As the code that wrote the file has them, whatever their names say."""
+    content = AVERAGES[kept](model.state_dict(), zeros(model.state_dict()))
+    assert same_weights(load(tmp_path, content), model)
+
+
+@pytest.mark.filterwarnings("ignore:.*left aside")
+def test_an_image_network_beside_the_video_network(tmp_path: Path) -> None:
+    """It would fit too, inflated; the video network is meant."""
+    video = awake(NAME, width=64)
+    both = {**under("image.", image_resnet().state_dict()), **under("video.", video.state_dict())}
+    torch.save({"state_dict": both}, tmp_path / "w.ckpt")
+    loaded = sfz.create_model(NAME, num_classes=5, checkpoint_path=tmp_path / "w.ckpt")
+    assert same_weights(loaded, video)
+
+
+def test_parts_in_ddp(tmp_path: Path, model: Any) -> None:
+    for part in ("pathway.", "pathway.stem.", "pathway.res3.blocks.1.", "head."):
+        state = {f"net.{k.replace(part, f'{part}module.', 1)}": t for k, t in model.state_dict().items()}
+        assert same_weights(load(tmp_path, state), model)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64, torch.uint8])
+def test_quantised_numbers_are_no_weights(tmp_path: Path, model: Any, dtype: torch.dtype) -> None:
+    state = {k: t.to(dtype) if t.ndim == 5 else t for k, t in model.state_dict().items()}
+    with pytest.raises(sfz.WeightsError, match=f"no weights: pathway.stem.conv1.conv.weight .{dtype}"):
+        load(tmp_path, state)
+    save_file({k: t.contiguous() for k, t in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(sfz.WeightsError, match="no weights"):
+        sfz.create_model(NAME, checkpoint_path=tmp_path / "w.safetensors", **SMALL)
+    counters = {k: t.float() if t.dtype == torch.int64 else t for k, t in model.state_dict().items()}
+    assert same_weights(load(tmp_path, counters), model)  # as some averages have them
+
+
+@pytest.mark.parametrize("project", ["pytorchvideo", "caffe2", "gluoncv"])
+@pytest.mark.filterwarnings("ignore:.*left aside")
+@pytest.mark.filterwarnings("ignore:.*predictions will be wrong")
+def test_one_network_within_anothers_names(tmp_path: Path, model: Any, project: str) -> None:
+    """Of model.X and X neither takes the other's place."""
+    options = {"family": "i3d"} if project == "gluoncv" else {}
+    theirs = getattr(upstream, project)(model.state_dict(), **options)
+    for content in ({**theirs, **under("model.", zeros(theirs))}, {**under("model.", zeros(theirs)), **theirs}):
+        assert same_weights(load(tmp_path, content, prefix=""), model)
+        with pytest.raises(sfz.WeightsError, match="several networks that fit"):
+            load(tmp_path, content)
+
+
+def test_states_in_a_list(tmp_path: Path, model: Any) -> None:
+    assert same_weights(load(tmp_path, (model.state_dict(), {"lr": 0.1}, 3)), model)
+
+
+def test_integers_of_thousands_of_digits_do_not_matter(tmp_path: Path, model: Any) -> None:
+    assert same_weights(load(tmp_path, {"seed": 10**4000, "state_dict": model.state_dict()}), model)

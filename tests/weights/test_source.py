@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import cached_assets_path, constants
-from servers import COMMIT, CdnFile, CdnServer, HubServer, Repo
+from servers import COMMIT, CdnFile, CdnServer, HubServer, Repo, direct
 
 import slowfast_zoo as sfz
 from slowfast_zoo.errors import WeightsError
@@ -46,13 +46,7 @@ BUNDLED = "slowfast_tiny_4x8.motion"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.delenv("SLOWFAST_ZOO_HUB_NAMESPACE", raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(download, "_PAUSE", 0.001)
-    monkeypatch.setattr(download, "_READ_TIMEOUT", 0.4)
+    direct(monkeypatch, 0.4)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL.ImageFont import FreeTypeFont
 from torch import Tensor
 
-from slowfast_zoo.errors import MissingDependencyError
+from slowfast_zoo.errors import MissingDependencyError, in_line
 from slowfast_zoo.inference.classify.results import Prediction, Timeline
 from slowfast_zoo.utils.files import check_target
 from slowfast_zoo.video import VideoInput, VideoSource, open_video
@@ -24,6 +24,7 @@ from slowfast_zoo.video.source import FrameSequence
 
 def fitted(label: str, font: FreeTypeFont, room: int) -> str:
     """As much of a label as there is room for."""
+    label = in_line(label)
     shortened = (label[:length].rstrip() + "\N{HORIZONTAL ELLIPSIS}" for length in range(len(label) - 1, 0, -1))
     return next((text for text in (label, *shortened) if font.getlength(text) <= room), "")
 
@@ -117,8 +118,8 @@ def open_again(result: Prediction | Timeline, video: VideoInput | None = None) -
 def put_heading(figure: Figure, height: float, text: str, lines: Sequence[str]) -> None:
     """Large letters on the left of a picture ``height`` inches high; on the right small lines about it."""
     left, last = MARGIN / WIDTH, max(0.5, 0.17 * len(lines))
-    figure.text(left, 1 - 0.5 / height, text, size=19, weight="bold", color=INK, parse_math=False)
-    for row, line in enumerate(reversed(lines)):
+    figure.text(left, 1 - 0.5 / height, in_line(text), size=19, weight="bold", color=INK, parse_math=False)
+    for row, line in enumerate(map(in_line, reversed(lines))):
         y = 1 - (last - 0.17 * row) / height
         figure.text(1 - left, y, line, size=9, color=PALE, ha="right", parse_math=False)
 
@@ -149,6 +150,7 @@ def short_name(result: Prediction | Timeline) -> str:
 
 def cut(label: str, length: int = 28) -> str:
     """The beginning of a label that is longer than there is room for."""
+    label = in_line(label)
     return label if len(label) <= length else label[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from slowfast_zoo.errors import in_line
 from slowfast_zoo.inference.classify.results import Timeline
 from slowfast_zoo.utils.files import whole_file
 from slowfast_zoo.video import VideoInput, VideoSource
@@ -83,6 +84,7 @@ def segments(timeline: Timeline) -> list[tuple[float, float, str]]:
 
 def name_lines(name: str) -> list[str]:
     """A name in lines of the column on the left, two at most; words that are joined by "_" are words."""
+    name = in_line(name)
     if len(name) <= _LINE:
         return [name]
     lines = textwrap.wrap(name.replace("_", "_ "), _LINE, max_lines=2, placeholder="\N{HORIZONTAL ELLIPSIS}")

@@ -30,7 +30,7 @@ from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.models import FeatureNetwork, NetworkConfig, ResNet3D, SlowFast, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES
 from slowfast_zoo.models.pathway import Pathway
-from slowfast_zoo.models.wrappers import whole
+from slowfast_zoo.models.wrappers import unwrap_parts, whole
 
 from .blocks import FoldedBottleneck, FoldedNonLocal, FoldedStem, FoldedTemporalPool
 from .convs import fold
@@ -117,17 +117,19 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
     network: Any = model.network if isinstance(model, FeatureNetwork) else model
     if network.optimized:
         raise ValueError("this network is optimised already; for another dtype, optimise the one that it was made from")
+    network.follow_modules()
     parameter = next(network.parameters())
     if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
         raise ValueError("a network on the meta device has no weights to optimise")
     dtype = parameter.dtype if dtype is None else dtype
     if dtype not in DTYPES:
         raise TypeError(f"dtype is one of {', '.join(map(str, DTYPES))}, not {dtype!r}")
-    refuse_changed(network)
     # The copy shares parameters and buffers until its layers are replaced: the weights are never there three times.
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy_of(model, shared).eval()
     network = copied.network if isinstance(copied, FeatureNetwork) else copied
+    unwrap_parts(network)
+    refuse_changed(network)
     if isinstance(network, SlowFast):
         _fold_slowfast(network, dtype, winograd)
     else:

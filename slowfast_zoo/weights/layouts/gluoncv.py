@@ -6,6 +6,7 @@ non_local.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -23,7 +24,8 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
 
 def convert(state: Mapping[str, Tensor]) -> State:
     """I3D's classifier and parts of non-local blocks stand twice in the file, and are taken once."""
-    state = {name: t for name, t in state.items() if ".W_bn." not in name and not name.startswith("head.1.")}
+    twice = re.compile(r"head\.1\.|(?:layer\d|res_layers)\..*\.W_bn\.")
+    state = {name: t for name, t in state.items() if not twice.match(name)}
     rules = [(r"fc\.(weight|bias)", r"head.fc.\1")]
     if "slow_conv1.weight" in state:
         for pathway in ("slow", "fast"):
