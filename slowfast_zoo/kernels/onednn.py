@@ -45,10 +45,15 @@ def pack(
 def uses_onednn(x: Tensor, add_to: Tensor | None = None) -> bool:
     """Whether this convolution is oneDNN's fused one, of which autograd, tracers and compilers know nothing."""
     wanted = torch.is_grad_enabled() and (x.requires_grad or (add_to is not None and add_to.requires_grad))
-    if wanted or forward_ad._current_level >= 0 or not runs_on_cpu(x):
+    if wanted or _has_tangent(x) or (add_to is not None and _has_tangent(add_to)) or not runs_on_cpu(x):
         return False
     # Of one channel the two orders of memory look alike, and the wrong one is taken.
     return x.shape[0] > 0 and x.shape[1] > 1 and has_onednn(x.dtype)
+
+
+def _has_tangent(x: Tensor) -> bool:
+    """Whether a directional derivative is carried along with x, in forward mode."""
+    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def runs_on_cpu(x: Tensor) -> bool:
@@ -86,8 +91,9 @@ def has_onednn(dtype: torch.dtype) -> bool:
     weight = torch.full((16, 16, 1, 1), 0.5, dtype=dtype, device="cpu")
     bias = torch.ones(16, dtype=dtype, device="cpu")
     try:
-        packed = cast(Any, torch._C._nn.mkldnn_reorder_conv2d_weight)(weight.to_mkldnn())
-        y = _onednn_conv2d(x, packed, bias, (1, 1), (0, 0), (1, 1), True, torch.full_like(x, -4))
-    except (AttributeError, RuntimeError):  # another build of PyTorch, or a CPU without the type
+        packed = pack(weight, x.shape, (1, 1), (0, 0), (1, 1), 1)
+        alone = _onednn_conv2d(x, packed, bias, (1, 1), (0, 0), (1, 1), True)
+        summed = _onednn_conv2d(x, packed, bias, (1, 1), (0, 0), (1, 1), True, torch.full_like(x, -4))
+    except Exception:  # another build of PyTorch, where a name or an argument is gone, or a CPU without the type
         return False
-    return bool((y == 5).all())
+    return bool((alone == 9).all() and (summed == 5).all())

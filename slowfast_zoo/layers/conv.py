@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+# All kinds of them, synchronised ones too.
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class ConvNorm(nn.Module):
     """3D convolution, batch norm and, if asked for, ReLU, on (B, C, T, H, W).

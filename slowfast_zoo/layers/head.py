@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.utils.torchvision_guard import require_torchvision
 
 # A traced graph calls them: what they do depends on the shape.
@@ -115,6 +117,8 @@ class RoIHead(nn.Module):
         context: bool = False,
     ) -> None:
         super().__init__()
+        with suppress(MissingDependencyError):  # which is told of where boxes are pooled
+            require_torchvision()  # now, as it cannot be imported for the first time while torch.jit traces
         self.in_features = 2 * in_features if context else in_features
         self.spatial_scale = spatial_scale
         self.resolution = resolution
@@ -145,13 +149,7 @@ class RoIHead(nn.Module):
 @torch.fx.wrap
 def align(plane: Tensor, rois: Tensor, resolution: int, scale: float, aligned: bool) -> Tensor:
     """RoIAlign: (B, C, H, W), (K, 5) -> (K, C, resolution, resolution)."""
-    tracer: Any = torch._C
-    traced = tracer._get_tracing_state()
-    tracer._set_tracing_state(None)
-    try:
-        require_torchvision()  # which cannot be imported for the first time while torch.jit traces
-    finally:
-        tracer._set_tracing_state(traced)
+    require_torchvision()
     from torchvision.ops import roi_align
 
     return roi_align(plane, rois, resolution, scale, 0, aligned)  # type: ignore[no-any-return]

@@ -9,8 +9,6 @@ It says beforehand how many channels it adds to each pathway: ``slow_extra`` and
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.fx
 import torch.nn.functional as F
@@ -30,26 +28,18 @@ class LateralConnection(nn.Module):
     Attributes:
         slow_extra: channels that it adds to the Slow pathway.
         fast_extra: channels that it adds to the Fast pathway.
-        apart: give (features, added features) for those with added channels, instead of one tensor. In an optimised
-            network, whose next layer takes both and spares the copy.
-        channels_last: the maps are in channels-last memory, as in an optimised network.
         resizes: the pathways' maps differ in height and width, as with a Fast pathway on frames at half resolution.
     """
 
     slow_extra: int = 0
     fast_extra: int = 0
-    apart: bool = False
-    channels_last: bool = False
     resizes: bool = False
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         return slow, fast
 
-    def _with_added(self, features: Tensor, added: Tensor) -> Any:
-        if self.apart:
-            return features, added
-        if self.channels_last:  # as rows of channels they are copied much faster
-            return torch.cat((features.movedim(1, -1), added.movedim(1, -1)), dim=-1).movedim(-1, 1)
+    def concatenate(self, features: Tensor, added: Tensor) -> Tensor:
+        """A pathway's features with the channels that come from the other one."""
         return torch.cat((features, added), dim=1)
 
     def _resized(self, x: Tensor, other: Tensor) -> Tensor:
@@ -77,7 +67,7 @@ class TimeToChannel(LateralConnection):
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         packed = rearrange(fast, "b c (t a) h w -> b (a c) t h w", a=self.alpha)
         packed = self._resized(packed, slow)
-        return slow + packed if self.add else self._with_added(slow, packed), fast
+        return slow + packed if self.add else self.concatenate(slow, packed), fast
 
 
 class TimeStridedSample(LateralConnection):
@@ -94,7 +84,7 @@ class TimeStridedSample(LateralConnection):
         self.slow_extra = fast_channels
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
-        return self._with_added(slow, self._resized(fast[:, :, :: self.alpha], slow)), fast
+        return self.concatenate(slow, self._resized(fast[:, :, :: self.alpha], slow)), fast
 
 
 class TimeStridedConv(LateralConnection):
@@ -116,7 +106,7 @@ class TimeStridedConv(LateralConnection):
         )
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
-        return self._with_added(slow, self._resized(self.fast_to_slow(fast), slow)), fast
+        return self.concatenate(slow, self._resized(self.fast_to_slow(fast), slow)), fast
 
 
 class Bidirectional(TimeStridedConv):
@@ -146,4 +136,4 @@ class Bidirectional(TimeStridedConv):
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         held = repeat(self.slow_to_fast(slow), "b c t h w -> b c (t a) h w", a=self.alpha)
         fused, _ = super().forward(slow, fast)
-        return fused, self._with_added(fast, self._resized(held, fast))
+        return fused, self.concatenate(fast, self._resized(held, fast))

@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # SyncBatchNorm's base too
 from torch.utils.checkpoint import checkpoint
 
-from .conv import ConvNorm
+from .conv import BATCH_NORMS, ConvNorm
 
 
 class Bottleneck(nn.Module):
@@ -114,7 +113,7 @@ def _frozen_running_statistics(block: nn.Module) -> Iterator[None]:
 
     With momentum 0 the same kernels run, and save the same tensors, but leave the statistics as they are.
     """
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    norms = [m for m in block.modules() if isinstance(m, BATCH_NORMS) and m.training and m.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
         norm.momentum = 0.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from slowfast_zoo.layers import Bottleneck, NonLocal
+from slowfast_zoo.layers.conv import BATCH_NORMS
 
 
 def init_weights(network: nn.Module) -> None:
@@ -31,7 +31,7 @@ def materialize(network: nn.Module) -> None:
     if next(network.parameters()).is_meta:
         network.to_empty(device="cpu")
         for module in network.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, BATCH_NORMS):
                 module.reset_parameters()
                 type(module).reset_running_stats(module)  # of a frozen one too
         init_weights(network)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import torch
 import torch.fx
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from slowfast_zoo.layers import ClassifierHead, RoIHead, Stage, as_rois
+from slowfast_zoo.layers.conv import BATCH_NORMS
 
 from .config import FEATURE_NAMES, NetworkConfig
 from .feature_info import FeatureInfo
@@ -310,11 +310,11 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
 
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         maps = features if isinstance(features, (tuple, list)) else (features,)
-        # The head of an optimised network is in float32, whatever the other layers compute in.
-        return [x.to(self._head_dtype()) for x in maps] if self.optimized else maps
+        dtype = getattr(self.head, "input_dtype", None)  # of one that is in another type than the layers before it
+        return maps if dtype is None else [x.to(dtype) for x in maps]
 
     def _head_dtype(self) -> torch.dtype:
-        default = torch.float32 if self.optimized else next(self.parameters()).dtype
+        default = getattr(self.head, "input_dtype", None) or next(self.parameters()).dtype
         return next((parameter.dtype for parameter in self.head.parameters()), default)
 
     def get_classifier(self) -> nn.Module:
@@ -450,7 +450,7 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
                 "from uint8 frames."
             )
         parameter = next(self.parameters(), x)  # the replicas of nn.DataParallel have none
-        if x.dtype != parameter.dtype and not self.optimized:  # whose stems convert
+        if x.dtype != parameter.dtype and not self._converts_input():
             if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
                 x = x.to(parameter.dtype)
             elif self._is_of_one_kind():
@@ -479,6 +479,11 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
                 f"{what} is {shape[3]} x {shape[4]} pixels; both sides must be at least {MIN_SIDE}. {self.config}"
             )
         return x
+
+    def _converts_input(self) -> bool:
+        """Whether the stems take clips of any floating-point type."""
+        pathway: Any = getattr(self, "slow", None) or self.pathway
+        return getattr(pathway.stem, "converts_input", False)
 
     def _is_of_one_kind(self) -> bool:
         """Whether all layers have one type and one device, and nothing changes that as they are called.
@@ -608,4 +613,4 @@ def _keep_statistics() -> None:
 
 
 def _norms(network: nn.Module) -> list[nn.Module]:
-    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return [module for module in network.modules() if isinstance(module, BATCH_NORMS)]

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
@@ -56,6 +55,7 @@ _LARGEST = {"stride": 100_000, "crop": 20_000, "scale": 20_000, "num_classes": 1
 _LARGEST_OTHER = 10_000
 _MOST_FRAMES = 100_000
 _ALWAYS_ROOM_FOR, _BYTES_OF_A_BLOCK = 200, 1_000  # of a block, the names of its tensors alone have more bytes
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _COUNTERS = ("total_ops", "total_params")
 _NO_SETTINGS = ("training", "grad_checkpointing", "in_features", "frozen_stages", "frozen_norms")
 # What layers say of themselves that changes nothing of what they compute in use.
@@ -442,7 +442,7 @@ def _replaced_layer(model: nn.Module, plain: nn.Module) -> str:
         layers[name] = module
     for name, built in plain.named_modules():
         found = layers.get(name)
-        if isinstance(built, nn.Dropout) and isinstance(found, (_DropoutNd, nn.Identity)):  # of no effect in use
+        if isinstance(built, nn.Dropout) and isinstance(found, (*_DROPOUTS, nn.Identity)):  # of no effect in use
             continue
         # In use, the norms of training in parts are what they replaced. FSDP makes classes of its own, with the same
         # forward.

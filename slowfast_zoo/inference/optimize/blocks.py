@@ -40,6 +40,8 @@ class FoldedStem(nn.Module):
         dtype: what to compute in.
     """
 
+    converts_input = True
+
     def __init__(self, stem: Stem, dtype: torch.dtype) -> None:
         super().__init__()
         conv: Any = stem.conv1.conv
@@ -205,3 +207,13 @@ class FoldedTemporalPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         even = x.shape[2] // 2 * 2
         return torch.maximum(x[:, :, 0:even:2], x[:, :, 1:even:2])
+
+
+def concatenate_rows(features: Tensor, added: Tensor) -> Tensor:
+    """The channels of both maps (B, C, T, H, W): in channels-last memory, rows of channels are copied much faster."""
+    return torch.cat((features.movedim(1, -1), added.movedim(1, -1)), dim=-1).movedim(-1, 1)
+
+
+def keep_apart(features: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps as they are, for a block that takes the pair and spares the copy."""
+    return features, added

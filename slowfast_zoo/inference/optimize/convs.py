@@ -12,13 +12,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from slowfast_zoo.kernels import winograd
 from slowfast_zoo.kernels.onednn import Pair, conv2d, has_onednn, pack, uses_onednn
 from slowfast_zoo.kernels.views import as_images, as_planes, channels_last, from_images, from_planes
-from slowfast_zoo.layers.conv import ConvNorm
+from slowfast_zoo.layers.conv import BATCH_NORMS, ConvNorm
 
 Size = tuple[int, int, int]  # T, H, W
 
@@ -320,7 +319,7 @@ def folded_weight(conv: nn.Conv3d, norm: nn.Module | None, dtype: torch.dtype) -
     folded = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last_3d)
     if norm is None or isinstance(norm, nn.Identity):
         return folded.copy_(weight), bias.to(dtype, copy=True)  # the network keeps its own
-    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or not norm.affine:
+    if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None or not norm.affine:
         raise TypeError(f"only batch norms with statistics, gamma and beta can be folded into convolutions, not {norm}")
     of_channels = bias, norm.running_mean, cast(Tensor, norm.running_var), norm.weight.detach(), norm.bias.detach()
     shifts = []

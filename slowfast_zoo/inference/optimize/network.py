@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -26,19 +25,20 @@ from slowfast_zoo.layers import (
     TimeStridedSample,
     TimeToChannel,
 )
+from slowfast_zoo.layers.conv import BATCH_NORMS
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.models import FeatureNetwork, NetworkConfig, ResNet3D, SlowFast, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES
 from slowfast_zoo.models.pathway import Pathway
 from slowfast_zoo.models.wrappers import unwrap_parts, whole
 
-from .blocks import FoldedBottleneck, FoldedNonLocal, FoldedStem, FoldedTemporalPool
+from .blocks import FoldedBottleneck, FoldedNonLocal, FoldedStem, FoldedTemporalPool, concatenate_rows, keep_apart
 from .convs import fold
 
 _Module = TypeVar("_Module", bound=nn.Module)
 Network = TypeVar("Network", VideoNetwork[Any], FeatureNetwork)
 
-_NORM_OR_NONE: Any = (_BatchNorm, nn.Identity)
+_NORM_OR_NONE: Any = (BATCH_NORMS, nn.Identity)
 _ACT_OR_NONE: Any = (nn.ReLU, nn.Identity)
 # The classes of a network's layers, each before its bases, and of what is inside them.
 _INSIDE: dict[type[nn.Module], dict[str, Any]] = {
@@ -53,7 +53,7 @@ _INSIDE: dict[type[nn.Module], dict[str, Any]] = {
         "act": _ACT_OR_NONE,
     },
     ConvNorm: {"conv": nn.Conv3d, "norm": _NORM_OR_NONE, "act": _ACT_OR_NONE},
-    NonLocal: {**dict.fromkeys(("g", "theta", "phi", "w_theta", "w_phi", "out"), nn.Conv3d), "norm": _BatchNorm},
+    NonLocal: {**dict.fromkeys(("g", "theta", "phi", "w_theta", "w_phi", "out"), nn.Conv3d), "norm": BATCH_NORMS},
     Bidirectional: {"fast_to_slow": ConvNorm, "slow_to_fast": ConvNorm},
     TimeStridedConv: {"fast_to_slow": ConvNorm},
 }
@@ -139,6 +139,7 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
     network.optimized = True
     # The head is a small part of the work, and its sums are what a low precision would harm.
     network.head = copy.deepcopy(network.head).float()
+    network.head.input_dtype = torch.float32
     network.head.dropout = nn.Identity()
     return copied.eval().requires_grad_(False)
 
@@ -225,15 +226,16 @@ def _settings(pool: nn.MaxPool3d) -> tuple[int, bool, bool, bool]:
 def _fold_slowfast(network: SlowFast, dtype: torch.dtype, winograd: bool) -> None:
     slow, fast = ([record[pathway] for record in network.feature_info] for pathway in ("slow", "fast"))
     laterals = cast(dict[str, LateralConnection], network.lateral)  # the one after the stem comes first
-    for lateral in laterals.values():
-        lateral.channels_last = True
+    is_apart = {}
     for stage, following in itertools.pairwise(FEATURE_NAMES):
         if stage in laterals:
             # The copy that concatenates is spared where it is large, and no shortcut hands the sum on as it is.
             shortcuts = [getattr(p, following).blocks[0].shortcut for p in (network.slow, network.fast)]
-            laterals[stage].apart = stage != "stem" and all(isinstance(shortcut, ConvNorm) for shortcut in shortcuts)
+            is_apart[stage] = stage != "stem" and all(isinstance(shortcut, ConvNorm) for shortcut in shortcuts)
+            lateral: Any = laterals[stage]
+            lateral.concatenate = keep_apart if is_apart[stage] else concatenate_rows
     for pathway, records, extra in ((network.slow, slow, "slow_extra"), (network.fast, fast, "fast_extra")):
-        apart = [bool(getattr(lateral, extra)) and lateral.apart for lateral in laterals.values()]
+        apart = [bool(getattr(lateral, extra)) and is_apart[stage] for stage, lateral in laterals.items()]
         _fold_pathway(pathway, records, network.config, dtype, winograd, [False, *apart])
     for i, stage in enumerate(FEATURE_NAMES):
         for name, conv in laterals[stage].named_children() if stage in laterals else ():
