@@ -513,10 +513,13 @@ def test_class_names_of_a_list(tmp_path: Path) -> None:
         ("path,label\na.mp4,dog\nb.mp4,bee fly\n", ("bee fly", "dog")),
         ("a.mp4,dog;ant\nb.mp4,\n", ("ant", "dog")),
         ("a.mp4 3\nb.mp4 0\n", None),
-        ("a.mp4\tdog\nb.mp4\t3\n", ("3", "dog")),
+        ("a.mp4\tdog\nb.mp4\tant\n", ("ant", "dog")),
     ):
         (tmp_path / "list").write_text(text)
         assert labels_in_list(tmp_path / "list") == expected
+    (tmp_path / "list").write_text("a.mp4\tdog\nb.mp4\t3\n")
+    with pytest.raises(ValueError, match="names or indices, not both"):
+        labels_in_list(tmp_path / "list")
     (tmp_path / "list").write_text("path,label\na.mp4,\n")
     with pytest.raises(ValueError, match="has no labels"):
         labels_in_list(tmp_path / "list")
@@ -613,7 +616,7 @@ def test_one_class_that_some_videos_do_not_have(data: Path, tmp_path: Path) -> N
     assert loss == pytest.approx(result.history[-1]["val_loss"], rel=1e-4)
     with pytest.raises(ValueError, match="one class only"):
         read_data([video for video in videos("train") if video[1]], multi_label=True)
-    with pytest.raises(ValueError, match="there are no videos to train on"):
+    with pytest.raises(ValueError, match="there are no videos"):
         read_data([], videos("val"))
 
 
