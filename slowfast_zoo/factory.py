@@ -171,9 +171,8 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
         config = record.config if record else ARCHITECTURES[architecture]
         cfg = pretrained_cfg(architecture, record, config)
     else:
-        cfg = unwrapped(model_or_name).pretrained_cfg
-        if not cfg:
-            raise TypeError("the network was not made by create_model, so its preprocessing is not known")
+        network: VideoNetwork[Any] | FeatureNetwork = unwrapped(model_or_name)
+        return network.transform(training, **overrides)
     return ClipTransform.from_record(cfg, training=training, **overrides)
 
 

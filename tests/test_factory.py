@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import slowfast_zoo as sfz
-from slowfast_zoo.models import ARCHITECTURES
+from slowfast_zoo.models import ARCHITECTURES, build
 from slowfast_zoo.weights import records, save_state_dict
 
 TINY = "slowfast_tiny_4x8"
@@ -232,6 +232,18 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="taken"):
         save_state_dict({"x": torch.zeros(2)}, tmp_path / "taken")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_network_has_its_transform() -> None:
+    frames = torch.randint(0, 256, (4, 3, 40, 60), dtype=torch.uint8)
+    for options in ({}, {"features_only": True}):
+        model: Any = sfz.create_model("slowfast_tiny_4x8.motion", **options)
+        for crops in (1, 3):
+            found = model.transform(crops=crops)(frames)
+            torch.testing.assert_close(found, sfz.create_transform("slowfast_tiny_4x8.motion", crops=crops)(frames))
+    assert model.transform(training=True).training
+    with pytest.raises(TypeError, match="was not made by create_model"):
+        build(model.config).transform()
 
 
 def test_create_transform() -> None:

@@ -28,11 +28,13 @@ class LateralConnection(nn.Module):
     Attributes:
         slow_extra: channels that it adds to the Slow pathway.
         fast_extra: channels that it adds to the Fast pathway.
+        reads_slow: names of its convolutions that read the Slow pathway; others read the Fast one.
         resizes: the pathways' maps differ in height and width, as with a Fast pathway on frames at half resolution.
     """
 
     slow_extra: int = 0
     fast_extra: int = 0
+    reads_slow: tuple[str, ...] = ()
     resizes: bool = False
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,6 +126,8 @@ class Bidirectional(TimeStridedConv):
         ratio: its output channels as a multiple of the Fast pathway's.
         norm: batch norm and ReLU after both convolutions.
     """
+
+    reads_slow = ("slow_to_fast",)
 
     def __init__(
         self, slow_channels: int, fast_channels: int, alpha: int, kernel: int, *, ratio: int = 2, norm: bool = True

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from slowfast_zoo.layers import ClassifierHead
+from slowfast_zoo.transforms import ClipTransform
 
 from .config import FEATURE_NAMES, NetworkConfig
 from .feature_info import FeatureInfo
@@ -71,6 +72,10 @@ class FeatureNetwork(Network):
     def in_chans(self) -> int:
         """Channels of a frame: what the stem takes."""
         return self.network.in_chans
+
+    def transform(self, training: bool = False, **overrides: Any) -> ClipTransform:
+        """See :meth:`VideoNetwork.transform`."""
+        return self.network.transform(training, **overrides)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """See :meth:`VideoNetwork.group_matcher`."""

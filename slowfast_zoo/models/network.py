@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slowfast_zoo.layers import ClassifierHead, RoIHead, Stage, as_rois
 from slowfast_zoo.layers.conv import BATCH_NORMS
+from slowfast_zoo.transforms import ClipTransform
 
 from .config import FEATURE_NAMES, NetworkConfig
 from .feature_info import FeatureInfo
@@ -114,6 +115,23 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
             record["num_classes"] = classes
             if self.labels is None:
                 record["labels"] = self._first_labels = None
+
+    # -- what comes with the weights -----------------------------------------------------------------------------------
+
+    def transform(self, training: bool = False, **overrides: Any) -> ClipTransform:
+        """The transform from decoded frames to the clips that the weights were trained on.
+
+        Args:
+            training: random scale, crop and mirroring instead of the test crop.
+            **overrides: as in :func:`~slowfast_zoo.create_transform`, which gives the same for a name.
+
+        Raises:
+            ValueError: settings that contradict each other.
+            TypeError: an unknown keyword, or a network that ``create_model`` did not make.
+        """
+        if not self.pretrained_cfg:
+            raise TypeError("the network was not made by create_model, so its preprocessing is not known")
+        return ClipTransform.from_record(self.pretrained_cfg, training=training, **overrides)
 
     # -- timm's vocabulary -------------------------------------------------------------------------------------------
 

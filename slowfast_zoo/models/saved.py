@@ -24,6 +24,7 @@ from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
 from slowfast_zoo.storage.hub import hub_file
 from slowfast_zoo.storage.tensors import save_state_dict
 from slowfast_zoo.transforms import ClipTransform
+from slowfast_zoo.utils import checks
 from slowfast_zoo.utils.files import write_whole
 from slowfast_zoo.utils.labels import load_labels
 from slowfast_zoo.utils.version import __version__
@@ -49,6 +50,11 @@ _PREPROCESSING = (
 )
 
 
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "crops": (1, 3, "full"),
+    "view_average": ("scores", "logits", "max"),
+    "clip_sampling": ("uniform", "pyslowfast", "mmaction2", "gluoncv", "segments", "keyframe"),
+}
 _LONGEST_CONFIG = 16 << 20  # bytes
 # The largest numbers that are read in a configuration, some times those of any network.
 _LARGEST = {"stride": 100_000, "crop": 20_000, "scale": 20_000, "num_classes": 1_000_000, "clips": 1_000, "depths": 500}
@@ -215,7 +221,8 @@ def _parse(name: str, config_path: Path, weights_path: Path) -> Folder:
         labels = values["labels"]
         preprocessing = {key: values["preprocessing"][key] for key in _PREPROCESSING if key in values["preprocessing"]}
         _check_sizes(values["config"], preprocessing, weights_path.stat().st_size)
-        ClipTransform.from_record(preprocessing)  # which checks it
+        _check_preprocessing(preprocessing)
+        ClipTransform.from_record(preprocessing)  # which checks how they go together
         config = config_from_dict(values["config"])
         if labels is not None and len(labels) != config.num_classes:
             raise ValueError(f"it has {len(labels)} labels for {config.num_classes} classes")
@@ -253,6 +260,22 @@ def _check_sizes(config: Mapping[str, Any], preprocessing: Mapping[str, Any], we
     blocks = sum(_numbers(config.get("depths")))
     if blocks > _ALWAYS_ROOM_FOR and blocks * _BYTES_OF_A_BLOCK > weights_bytes:
         raise ValueError(f"it has {blocks:g} blocks, more than fit into a weights file of {weights_bytes} bytes")
+
+
+def _check_preprocessing(values: Mapping[str, Any]) -> None:
+    """Checks what a folder says of its input and its test, value by value.
+
+    Raises:
+        ValueError: one of them is of another kind.
+    """
+    for name in ("mean", "std"):
+        for value in values.get(name, ()):
+            checks.number(value, f"each value of {name}")
+    for name in ("clips", "scale", "crop"):
+        checks.integer(values.get(name, 1), name, at_least=1)
+    checks.boolean(values.get("flip", True), "flip")
+    for name, allowed in _CHOICES.items():
+        checks.one_of(values.get(name, allowed[0]), allowed, name)
 
 
 def _numbers(value: Any) -> list[float]:

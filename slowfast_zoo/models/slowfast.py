@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.fx
@@ -18,7 +19,7 @@ from slowfast_zoo.layers import (
     weaken,
 )
 
-from .config import FEATURE_NAMES, SlowFastConfig, SlowFrames, slow_indices
+from .config import FEATURE_NAMES, Fusion, SlowFastConfig, SlowFrames, slow_indices
 from .feature_info import FeatureInfo
 from .init import init_weights
 from .network import Clip, Maps, VideoNetwork
@@ -163,22 +164,36 @@ def take_slow_frames(clip: Tensor, rule: SlowFrames, alpha: int) -> Tensor:
     return torch.cat([clip[:, :, i : i + 1] for i in slow_indices(clip.shape[2], rule, alpha)], dim=2)
 
 
+# Each form of lateral connection (section 3.4), for a configuration and the number of Slow channels there.
+FUSIONS: Mapping[Fusion, Callable[[SlowFastConfig, int], LateralConnection]] = MappingProxyType(
+    {
+        "time_to_channel_sum": lambda config, slow: TimeToChannel(config.fast_channels(slow), config.alpha, add=True),
+        "time_to_channel_concat": lambda config, slow: TimeToChannel(
+            config.fast_channels(slow), config.alpha, add=False
+        ),
+        "time_strided_sample": lambda config, slow: TimeStridedSample(config.fast_channels(slow), config.alpha),
+        "time_strided_conv": lambda config, slow: TimeStridedConv(
+            config.fast_channels(slow),
+            config.alpha,
+            config.lateral_kernel,
+            ratio=config.lateral_ratio,
+            norm=config.lateral_norm,
+        ),
+        "bidirectional": lambda config, slow: Bidirectional(
+            slow,
+            config.fast_channels(slow),
+            config.alpha,
+            config.lateral_kernel,
+            ratio=config.lateral_ratio,
+            norm=config.lateral_norm,
+        ),
+        "none": lambda config, slow: LateralConnection(),
+    }
+)
+
+
 def _lateral_connection(config: SlowFastConfig, channels: int) -> LateralConnection:
     """The lateral connection after a stage with so many Slow channels."""
-    connection = _connection(config, channels)
+    connection = FUSIONS[config.fusion](config, channels)
     connection.resizes = config.fast_input == "rgb_half"
     return connection
-
-
-def _connection(config: SlowFastConfig, channels: int) -> LateralConnection:
-    fast_channels, alpha = config.fast_channels(channels), config.alpha
-    kernel, ratio, norm = config.lateral_kernel, config.lateral_ratio, config.lateral_norm
-    if config.fusion == "time_strided_conv":
-        return TimeStridedConv(fast_channels, alpha, kernel, ratio=ratio, norm=norm)
-    if config.fusion == "time_strided_sample":
-        return TimeStridedSample(fast_channels, alpha)
-    if config.fusion in ("time_to_channel_sum", "time_to_channel_concat"):
-        return TimeToChannel(fast_channels, alpha, add=config.fusion == "time_to_channel_sum")
-    if config.fusion == "bidirectional":
-        return Bidirectional(channels, fast_channels, alpha, kernel, ratio=ratio, norm=norm)
-    return LateralConnection()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import slowfast_zoo as sfz
 from slowfast_zoo.models import ARCHITECTURES, NonLocalConfig, ResNet3DConfig, SlowFastConfig, build, config_from_dict
-from slowfast_zoo.models.config import FAST_KERNELS, SLOW_KERNELS
+from slowfast_zoo.models.config import FAST_KERNELS, SLOW_KERNELS, Fusion
+from slowfast_zoo.models.slowfast import FUSIONS
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -158,3 +159,7 @@ def test_any_configuration_runs(
     assert slow.shape[2] == frames
     assert fast.shape[2] == alpha * frames
     assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_every_fusion_has_its_lateral_connection() -> None:
+    assert set(FUSIONS) == set(get_args(Fusion))

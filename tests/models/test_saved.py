@@ -117,6 +117,13 @@ def test_bad_folders(tmp_path: Path) -> None:
         json.dumps({**good, "config": {**good["config"], "new_field": 1}}),
         json.dumps({**good, "preprocessing": None}),
         json.dumps({**good, "weights": {"name": "x"}}),
+        *(
+            json.dumps({**good, "preprocessing": {**good["preprocessing"], name: value}})
+            for name, value in (
+                ("clips", "x"), ("clips", 0), ("crops", []), ("crops", 2), ("clip_sampling", {}), ("view_average", 3),
+                ("flip", "x"), ("mean", ["a", "a", "a"]), ("std", [True] * 3), ("scale", 256.5), ("crop", None),
+            )
+        ),
     ]  # fmt: skip
     for text in broken:
         config.write_text(text)

@@ -14,16 +14,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from slowfast_zoo.layers import (
-    Bidirectional,
     Bottleneck,
     ConvNorm,
     LateralConnection,
     NonLocal,
     Stage,
     Stem,
-    TimeStridedConv,
-    TimeStridedSample,
-    TimeToChannel,
 )
 from slowfast_zoo.layers.conv import BATCH_NORMS
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
@@ -54,14 +50,9 @@ _INSIDE: dict[type[nn.Module], dict[str, Any]] = {
     },
     ConvNorm: {"conv": nn.Conv3d, "norm": _NORM_OR_NONE, "act": _ACT_OR_NONE},
     NonLocal: {**dict.fromkeys(("g", "theta", "phi", "w_theta", "w_phi", "out"), nn.Conv3d), "norm": BATCH_NORMS},
-    Bidirectional: {"fast_to_slow": ConvNorm, "slow_to_fast": ConvNorm},
-    TimeStridedConv: {"fast_to_slow": ConvNorm},
 }
 _KINDS: tuple[type[nn.Module], ...] = (
     *_INSIDE,
-    TimeStridedSample,
-    TimeToChannel,
-    LateralConnection,
     nn.ModuleDict,
     nn.ModuleList,
     nn.Conv3d,
@@ -178,12 +169,15 @@ def refuse_changed(network: nn.Module) -> None:
         top, _, inside = path.partition(".")
         if top not in _LAYERED or ".parametrizations" in inside:  # the head; what else was put beside the layers
             continue
-        kind = next((kind for kind in _KINDS if isinstance(module, kind)), None)
+        is_lateral = type(module).__module__ == LateralConnection.__module__  # of any form
+        kind = type(module) if is_lateral else next((kind for kind in _KINDS if isinstance(module, kind)), None)
         # By its forward: parametrizations make a class of their own for each layer.
         if kind is None or type(module).forward is not kind.forward or "forward" in vars(module):
             raise TypeError(_refusal(path, f"is another layer: {type(module).__name__}"))
         for name, child in module.named_children():
             wanted = Bottleneck if kind is nn.ModuleList else _INSIDE.get(kind, {}).get(name, ())
+            if is_lateral:
+                wanted = ConvNorm
             if kind is nn.ModuleDict:
                 wanted = LateralConnection if path == "lateral" else NonLocal
             if wanted and not isinstance(child, wanted):
@@ -239,7 +233,7 @@ def _fold_slowfast(network: SlowFast, dtype: torch.dtype, winograd: bool) -> Non
         _fold_pathway(pathway, records, network.config, dtype, winograd, [False, *apart])
     for i, stage in enumerate(FEATURE_NAMES):
         for name, conv in laterals[stage].named_children() if stage in laterals else ():
-            size = _size((slow if name == "slow_to_fast" else fast)[i], network.config)
+            size = _size((slow if name in laterals[stage].reads_slow else fast)[i], network.config)
             setattr(laterals[stage], name, fold(cast(ConvNorm, conv), dtype, size))
 
 
