@@ -155,7 +155,9 @@ class SavableNetwork(Network):
             ValueError: another number of labels than classes, or not a name of a repository.
             WeightsError: the Hub refuses, or cannot be reached.
         """
-        return push_to_hub(self, repo_id, labels, private=private, token=token, commit_message=commit_message)
+        with tempfile.TemporaryDirectory() as folder:
+            save_pretrained(self, folder, labels, name=f"hf-hub:{repo_id}")
+            return upload(repo_id, folder, private=private, token=token, commit_message=commit_message)
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -324,21 +326,6 @@ def check_savable(model: SavableNetwork) -> None:
         ValueError: the network has other tensors or other layers than its configuration says, or no values.
     """
     _state_of(model, _config(model, None, None)["config"])
-
-
-def push_to_hub(
-    model: SavableNetwork,
-    repo_id: str,
-    labels: Sequence[str] | None = None,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    commit_message: str = "Upload a slowfast_zoo model",
-) -> str:
-    """Uploads a network to the Hugging Face Hub: see :meth:`VideoNetwork.push_to_hub`."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder, labels, name=f"hf-hub:{repo_id}")
-        return upload(repo_id, folder, private=private, token=token, commit_message=commit_message)
 
 
 def upload(
