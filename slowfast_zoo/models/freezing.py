@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .config import FEATURE_NAMES
-from .network import _norms, _parts, keep_frozen
+from .frozen import batch_norms_of, frozen_stages_of, keep_frozen
 from .wrappers import unwrapped
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def freeze(
     stages = 0 if until is None else FEATURE_NAMES.index(until) + 1
     network.frozen_stages = max(network.frozen_stages, stages)
     network.frozen_norms = network.frozen_norms or batch_norm
-    for module in _parts(network):
+    for module in frozen_stages_of(network):
         module.requires_grad_(False)
     if affine:
-        for norm in _norms(network):
+        for norm in batch_norms_of(network):
             norm.requires_grad_(False)
     keep_frozen(network)
 
@@ -70,7 +70,7 @@ def unfreeze(model: VideoNetwork[Any] | FeatureNetwork) -> None:
         raise ValueError("an optimised network does not train: use the network that it was made from")
     network.frozen_stages, network.frozen_norms = 0, False
     network.requires_grad_(True)
-    for norm in _norms(network):
+    for norm in batch_norms_of(network):
         norm.__dict__.pop("reset_running_stats", None)
     network.train(network.training)
 

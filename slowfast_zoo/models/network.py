@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
@@ -12,14 +12,13 @@ import torch.fx
 from torch import Tensor, nn
 
 from slowfast_zoo.layers import ClassifierHead, RoIHead, Stage, as_rois
-from slowfast_zoo.layers.conv import BATCH_NORMS
 from slowfast_zoo.transforms import ClipTransform
 
 from .config import FEATURE_NAMES, NetworkConfig
 from .feature_info import FeatureInfo
+from .frozen import STAGE_PREFIX, keep_frozen
 from .init import initialise
 from .saved import SavableNetwork
-from .wrappers import INSIDE, inside
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -596,39 +595,3 @@ def _measured(classifier: nn.Module, features: int) -> int | None:
     except Exception:  # what a layer of somebody's own raises
         return None
     return int(rows.shape[1]) if isinstance(rows, Tensor) and rows.ndim == 2 else None
-
-
-# Where a stage's layers are: in the pathways, and in the lateral connection that reads its output.
-_OWNERS = ("slow", "fast", "pathway", "lateral")
-
-
-# The beginning of their parameters' names, whatever the network or a part of it is wrapped in.
-STAGE_PREFIX = rf"^(?:[^.]+\.)*?(?:{'|'.join(_OWNERS)})\.(?:(?:{'|'.join(INSIDE)})\.)*"
-
-
-def keep_frozen(network: VideoNetwork[Any]) -> None:
-    """What ``network.train()`` does last: back to evaluation with what is frozen."""
-    for module in (*_parts(network), *(_norms(network) if network.frozen_norms else ())):
-        module.eval()
-        for norm in _norms(module):
-            # On the module itself: its class may be any batch norm, and must stay what it is.
-            norm.__dict__["reset_running_stats"] = _keep_statistics
-
-
-def _parts(network: VideoNetwork[Any]) -> Iterator[nn.Module]:
-    """The modules of the frozen stages."""
-    for name in _OWNERS:
-        owner = getattr(network, name, None)
-        while owner is not None and inside(owner) is not owner:
-            owner = inside(owner)
-        for stage, module in owner.named_children() if owner is not None else ():
-            if stage in FEATURE_NAMES[: network.frozen_stages]:
-                yield module
-
-
-def _keep_statistics() -> None:
-    """``reset_running_stats`` of a frozen batch norm."""
-
-
-def _norms(network: nn.Module) -> list[nn.Module]:
-    return [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
