@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
 EXPANDED = expand(MANIFEST)
 SCHEMA = json.loads((ROOT / "weights_manifest.schema.json").read_text(encoding="utf-8"))
+DIGESTS = Path(__file__).with_name("manifest_facts.json")
 # A collection of facts on the published files, which is not part of this project.
 FACTS = ROOT.parent / "shared" / "upstream" / "checkpoints.json"
 
@@ -99,13 +101,17 @@ def test_schema() -> None:
         assert [f"{name}: {list(e.absolute_path)}: {e.message}" for e in whole.iter_errors(record)] == []
 
 
-def test_facts_are_those_on_record() -> None:
-    """A fact that changes is meant to: its record's digest is written anew with it."""
-    digests = {
+def digests() -> dict[str, str]:
+    """A digest of what is known of each set of weights."""
+    return {
         name: hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
         for name, record in EXPANDED.items()
     }
-    assert digests == json.loads(Path(__file__).with_name("manifest_facts.json").read_text(encoding="utf-8"))
+
+
+def test_facts_are_those_on_record() -> None:
+    """A fact that changes is meant to: its record's digest is written anew with it, by this file with --write."""
+    assert digests() == json.loads(DIGESTS.read_text(encoding="utf-8"))
 
 
 def test_an_entry_says_what_the_defaults_do_not() -> None:
@@ -421,3 +427,8 @@ def test_every_published_file_is_listed() -> None:
         for short, name in (("top1", "top-1"), ("top5", "top-5")):
             claims = [m["value"] for m in record.metrics if m["name"] == name]
             assert claims == [v for v in [fact["metrics"][short]] if v is not None], record.name
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["--write"]
+    DIGESTS.write_text(json.dumps(digests(), indent=1) + "\n", encoding="utf-8")
