@@ -74,7 +74,7 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
     with open(name, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of memory that it may not write to
     try:
-        looks, read = _recognised(name, content, mapped)
+        looks, read = _recognise(name, content, mapped)
         try:
             with torch.device("cpu"):  # whatever the caller's default is
                 return read(content)
@@ -90,7 +90,7 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
             content.close()  # on Windows nobody could delete the file before
 
 
-def _recognised(name: str, content: mmap.mmap, mapped: bool) -> tuple[str, Callable[[mmap.mmap], Any]]:
+def _recognise(name: str, content: mmap.mmap, mapped: bool) -> tuple[str, Callable[[mmap.mmap], Any]]:
     """What a file looks like, and what reads that."""
     head = content[:512]
     # First, because it begins with the length of its header, and that may be the bytes that begin a pickle.
@@ -160,7 +160,7 @@ def _torch_zip(content: mmap.mmap) -> Any:
         start, size = find(f"data/{key}")
         if storage.nbytes > size:
             raise RefusedError(f"claims {storage.nbytes} bytes for a storage of {size}")
-        storage.numbers = numbers(_copied(content, start, storage.nbytes), storage.dtype, order)
+        storage.numbers = numbers(_copy(content, start, storage.nbytes), storage.dtype, order)
     return pickles.plain(value)
 
 
@@ -196,12 +196,12 @@ def _torch_older(content: mmap.mmap) -> Any:
         if storage.nbytes > len(content) - start:
             raise RefusedError("ends before its storages do")
         if not storage.is_unread:
-            storage.numbers = numbers(_copied(content, start, storage.nbytes), storage.dtype, "little")
+            storage.numbers = numbers(_copy(content, start, storage.nbytes), storage.dtype, "little")
         content.seek(start + storage.nbytes)
     return pickles.plain(value)
 
 
-def _copied(content: mmap.mmap, start: int, count: int) -> Tensor:
+def _copy(content: mmap.mmap, start: int, count: int) -> Tensor:
     if count == 0:
         return torch.empty(0, dtype=torch.uint8, device="cpu")
     return torch.frombuffer(content, dtype=torch.uint8, count=count, offset=start).clone()

@@ -95,7 +95,7 @@ def cached_hub_file(
     """
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(repo, filename, cache_dir=_expanded(cache_dir), revision=revision)
+    path = try_to_load_from_cache(repo, filename, cache_dir=_expand_user(cache_dir), revision=revision)
     return Path(path) if isinstance(path, str) else None  # there is a third answer: known not to exist
 
 
@@ -123,7 +123,7 @@ def _fetch(
             repo,
             filename,
             revision=revision,
-            cache_dir=_expanded(cache_dir),
+            cache_dir=_expand_user(cache_dir),
             force_download=anew,
             library_name="slowfast_zoo",
             library_version=__version__,
@@ -133,10 +133,10 @@ def _fetch(
         raise
     # The client's versions raise the exceptions of three HTTP libraries, hf_xet's and their own, with no common base.
     except Exception as error:
-        raise _explained(error, f"cannot download {what} from {place}: ", what, revision, repo, cache_dir) from error
+        raise _explain(error, f"cannot download {what} from {place}: ", what, revision, repo, cache_dir) from error
 
 
-def _explained(
+def _explain(
     error: Exception,
     intro: str,
     what: str,
@@ -147,7 +147,7 @@ def _explained(
     """The client's error in words that help; subclasses come before their bases."""
     from huggingface_hub import constants, errors
 
-    folder = Path(_expanded(cache_dir) or constants.HF_HUB_CACHE)
+    folder = Path(_expand_user(cache_dir) or constants.HF_HUB_CACHE)
     # LocalEntryNotFoundError stands for whatever kept the client from asking the server.
     reason = (error.__cause__ or error) if isinstance(error, errors.LocalEntryNotFoundError) else error
     status = getattr(getattr(reason, "response", None), "status_code", None)
@@ -177,7 +177,7 @@ def _place(repo: str, filename: str, revision: str | None) -> str:
     return f"the Hugging Face Hub (repository {repo}, revision {revision or 'main'}, file {filename})"
 
 
-def _expanded(cache_dir: str | os.PathLike[str] | None) -> Path | None:
+def _expand_user(cache_dir: str | os.PathLike[str] | None) -> Path | None:
     return None if cache_dir is None else Path(cache_dir).expanduser()
 
 

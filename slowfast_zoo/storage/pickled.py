@@ -3,7 +3,7 @@
 A pickle is a program that may name any function and call it. :class:`Pickles` follows the few instructions that data
 needs, and of the functions it knows only those in ``_CALLS``, all of which are here: torch's and numpy's own would make
 whatever size they are asked for. In place of everything else that a pickle names, calls or makes stands an
-:class:`Unread`, so that what training loops keep beside the weights does not matter; nothing is ever looked up.
+:class:`Unread`, so that what training loops keep next to the weights does not matter; nothing is ever looked up.
 """
 
 from __future__ import annotations

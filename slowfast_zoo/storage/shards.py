@@ -40,7 +40,7 @@ def read_file(path: str | os.PathLike[str], *, mapped: bool = False) -> Any:
     for file, names in _files(given).items():
         shard = given.parent / file
         if not os.path.isfile(shard):
-            raise FileNotFoundError(f"{str(given)!r} names {file!r}, which is not beside it: fetch all of its files")
+            raise FileNotFoundError(f"{str(given)!r} names {file!r}, which is not there: fetch all of its files")
         content = read_container(shard, mapped=mapped)
         found = content if isinstance(content, dict) else {}
         for name in names:
@@ -81,7 +81,7 @@ def _files(index: Path) -> dict[str, list[str]]:
         files: dict[str, list[str]] = {}
         for name, file in places.items():
             if not isinstance(file, str) or file in ("", ".", "..") or set(file) & set("/\\:\0") or len(file) > 255:
-                raise ValueError(f"it names {printable(repr(file), 80)}, which is no file beside it")
+                raise ValueError(f"it names {printable(repr(file), 80)}, which is no file in the same folder")
             files.setdefault(file, []).append(name)
         if len(files) > _MOST_FILES:
             raise ValueError(f"it names {len(files)} files")
