@@ -14,16 +14,7 @@ import torch
 from torch import nn
 
 from .errors import WeightsError
-from .models import (
-    ARCHITECTURES,
-    FeatureNetwork,
-    NetworkConfig,
-    ResNet3DConfig,
-    SlowFastConfig,
-    VideoNetwork,
-    build,
-    unwrapped,
-)
+from .models import ARCHITECTURES, FeatureNetwork, NetworkConfig, SlowFastConfig, VideoNetwork, build, unwrapped
 from .models.network import for_channels
 from .transforms import ClipTransform
 from .weights import (
@@ -200,14 +191,8 @@ def resolve(name: str) -> tuple[str, WeightsRecord | None]:
 
 def _look_up(
     name: str, cache_dir: str | os.PathLike[str] | None, *, use_default: bool
-) -> tuple[str, WeightsRecord | None, SlowFastConfig | ResNet3DConfig, Folder | None]:
-    """The architecture, record and configuration of any name, and its folder if it has one.
-
-    Args:
-        name: as :func:`create_model` takes it.
-        cache_dir: as in :func:`create_model`.
-        use_default: a name without a tag stands for its architecture's default weights.
-    """
+) -> tuple[str, WeightsRecord | None, Any, Folder | None]:
+    """The architecture, record, configuration and folder of a name; one without a tag may stand for default weights."""
     if is_folder(name):
         folder = read_folder(name, cache_dir)
         return folder.architecture, folder.record, folder.config, folder

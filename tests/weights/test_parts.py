@@ -1,6 +1,6 @@
 """Checkpoints out of real training code: a network among other networks, heads, losses, averages and objects.
 
-Each is a network's own state dict with other things around and next to it; what comes back is compared with the network.
+Each is a network's own state dict with other things around and next to it; what comes back is compared with it.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def test_renaming(tmp_path: Path, model: Any) -> None:
 
 
 def test_still_strict(tmp_path: Path, model: Any) -> None:
-    """A deeper network's names are the network's own, under whatever prefix: it is not one with something next to it."""
+    """A deeper network's names are the network's own, under whatever prefix: not one with something next to it."""
     deeper = sfz.create_model("slow_r101_8x8", **SMALL).state_dict()
     for content in (
         deeper,
