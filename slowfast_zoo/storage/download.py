@@ -98,7 +98,7 @@ def download(
             was interrupted is continued by the next call.
     """
     refuse_offline(url, what)
-    if problem := unreachable(url):
+    if problem := find_connection_problem(url):
         raise WeightsError(f"cannot download {what} from {url}: {problem}")
     one = _Download(url, folder, what, size, most)
     with one.writing():
@@ -130,7 +130,7 @@ def refuse_offline(url: str, what: str) -> None:
         raise WeightsError(f"cannot download {what} from {url}: the environment variable HF_HUB_OFFLINE is set")
 
 
-def unreachable(url: str) -> str | None:
+def find_connection_problem(url: str) -> str | None:
     """Why no connection to a server can be made, or None where one can, or where that cannot be told.
 
     Takes a few seconds at most, however names are looked up and whatever a firewall swallows: neither the Hub's client

@@ -18,7 +18,7 @@ from slowfast_zoo.utils.files import file_hash
 from slowfast_zoo.utils.version import __version__
 
 from .cache import ContentError, disk_error, has_sha256, known_sha256
-from .download import unreachable
+from .download import find_connection_problem
 
 _DISK_ERRORS = {
     getattr(errno, name)
@@ -115,7 +115,7 @@ def _fetch(
         cached = None if anew else cached_hub_file(repo, filename, revision=revision, cache_dir=cache_dir)
         if cached and re.fullmatch("[0-9a-f]{40}", revision or ""):
             return cached, False
-        if not constants.HF_HUB_OFFLINE and (problem := unreachable(constants.ENDPOINT)):
+        if not constants.HF_HUB_OFFLINE and (problem := find_connection_problem(constants.ENDPOINT)):
             if cached:
                 return cached, False  # what the branch was when it was last asked for
             raise WeightsError(f"cannot download {what} from {place}: {problem}")

@@ -91,7 +91,7 @@ def load_checkpoint(
     on_meta = next(network.parameters()).is_meta
     checkpoints = read_checkpoints(path, mapped=not on_meta, prefix=prefix)
     expected = _tensors(network)
-    unused = _lacking(network) if isinstance(given, FeatureNetwork) else None
+    unused = _find_lacking(network) if isinstance(given, FeatureNetwork) else None
 
     def fit(checkpoint: Checkpoint) -> Fit:
         if checkpoint.layout.name == "image":
@@ -157,7 +157,7 @@ def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[st
     return _choose(checkpoints, expected, lambda c: _fit(c, expected, model)).state
 
 
-def _lacking(network: VideoNetwork[Any]) -> frozenset[str]:
+def _find_lacking(network: VideoNetwork[Any]) -> frozenset[str]:
     """The tensors of a whole network that the one of a FeatureNetwork lacks."""
     with torch.device("meta"):
         complete = build(network.config)
@@ -348,9 +348,9 @@ def _fit(
     is_flat = checkpoint.layout.name == "caffe2"
     own = [name for name in leftover if name.partition(".")[0] in roots or (is_flat and "." not in name)]
     problems = [
-        _problem("missing", [name for name in expected if name not in state]),
-        _problem("unexpected", own),
-        _problem(
+        _describe("missing", [name for name in expected if name not in state]),
+        _describe("unexpected", own),
+        _describe(
             "of another shape",
             [
                 f"{name} {printable(tuple(state[name].shape), 80)} instead of {tuple(tensor.shape)}"
@@ -358,7 +358,7 @@ def _fit(
                 if name in state and state[name].shape != tensor.shape
             ],
         ),
-        _problem(
+        _describe(
             "of numbers that are no weights",  # quantised ones mean nothing without their scales
             [
                 f"{name} ({state[name].dtype})"
@@ -371,7 +371,7 @@ def _fit(
         under = f" (under {printable(checkpoint.place)!r})" if checkpoint.place else ""
         raise WeightsError(
             f"{checkpoint.path!r}{under}, in the layout of {checkpoint.layout.title}, does not fit the network "
-            f"({model.config}): {'; '.join(p for p in problems if p)}.{_names_that_fit(checkpoint.layout, model)}"
+            f"({model.config}): {'; '.join(p for p in problems if p)}.{_suggest_names(checkpoint.layout, model)}"
             f"{describe_unread(checkpoint.unread)}"
         )
     return Fit(checkpoint, {name: state[name] for name in expected}, sorted(set(leftover) - set(own)), notes)
@@ -401,14 +401,14 @@ def _adapt_stem(weight: Tensor, expected: Tensor) -> Tensor:
     return weight.repeat(1, -(-channels // 3), 1, 1, 1)[:, :channels] * (3 / channels)
 
 
-def _problem(what: str, names: list[str]) -> str:
+def _describe(what: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{len(names)} {what}: {', '.join(printable(name) for name in names[:_SHOWN])}{more}"
 
 
-def _names_that_fit(layout: Layout, model: VideoNetwork[Any]) -> str:
+def _suggest_names(layout: Layout, model: VideoNetwork[Any]) -> str:
     """Which tagged names have the configuration of that project's networks, where the network has not one of them."""
     architecture, tag = (model.pretrained_cfg.get(key, "") for key in ("architecture", "tag"))
     usual = default_record(architecture)
@@ -445,6 +445,6 @@ def _warn_of_other_rules(checkpoint: Checkpoint, model: VideoNetwork[Any]) -> No
     if differences:
         warnings.warn(
             f"{checkpoint.path!r} is in the layout of {layout.title}, and fits, but predictions will be wrong: "
-            f"{'; '.join(differences)}.{_names_that_fit(layout, model)}",
+            f"{'; '.join(differences)}.{_suggest_names(layout, model)}",
             stacklevel=3,
         )

@@ -74,10 +74,10 @@ def read_checkpoints(
         FileNotFoundError: there is no such file.
         WeightsError: it cannot be read, or its tensors are in no known layout.
     """
-    return named_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix)
+    return find_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix)
 
 
-def named_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list[Checkpoint]:
+def find_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list[Checkpoint]:
     """What :func:`read_checkpoints` makes of a file's content, for content that comes from elsewhere.
 
     Args:

@@ -76,7 +76,7 @@ def find_weights(
         WeightsError: the file cannot be had, or is not what the manifest describes.
     """
     if record.file is not None:
-        return _bundled(record)
+        return _find_bundled(record)
     failures = []
     if note := _converted_note(record, cache_dir):
         converted = _converted_path(record, cache_dir)
@@ -101,7 +101,7 @@ def find_weights(
             failures.append(str(error))
     if record.source is not None:
         try:
-            return _from_upstream(record, cache_dir, progress)
+            return _convert_original(record, cache_dir, progress)
         except DiskError:
             raise
         except WeightsError as error:
@@ -172,7 +172,7 @@ def _published_hash(record: WeightsRecord) -> Checksum | None:
     return Checksum(published["algorithm"], published["prefix"]) if published else None
 
 
-def _bundled(record: WeightsRecord) -> Path:
+def _find_bundled(record: WeightsRecord) -> Path:
     path = _BUNDLE / (record.file or "")
     if not path.is_file():
         raise WeightsError(
@@ -223,7 +223,7 @@ def _converted_note(record: WeightsRecord, cache_dir: str | os.PathLike[str] | N
         return None
 
 
-def _from_upstream(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None, progress: bool) -> Path:
+def _convert_original(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None, progress: bool) -> Path:
     """Downloads the original and converts it, unless another process has done so meanwhile."""
     from .checkpoint import convert_file
 
