@@ -87,16 +87,11 @@ def create_model(
         )
     if out_indices is not None and not features_only:
         raise ValueError("out_indices selects feature maps and needs features_only=True")
-    folder = read_folder(name, cache_dir) if is_folder(name) else None
+    architecture, record, config, folder = _look_up(name, cache_dir, use_default=pretrained)
     if folder:
-        architecture, record, config = folder.architecture, folder.record, folder.config
         checkpoint_path = checkpoint_path or folder.weights_path
-    else:
-        architecture, record = resolve(name)
-        record = record or (default_record(architecture) if pretrained else None)
-        config = record.config if record else ARCHITECTURES[architecture]
     if pretrained and checkpoint_path is None:
-        record = _must_exist(record, architecture)
+        record = _require(record, architecture)
     depths = architecture_overrides.get("depths")
     if depths is not None and not {"temporal_kernels", "non_local"} & set(architecture_overrides):
         config = config.with_depths(architecture_overrides.pop("depths"))
@@ -109,7 +104,7 @@ def create_model(
     published = record if pretrained and checkpoint_path is None else None
     if published:
         checkpoint_path = find_weights(published, cache_dir)
-    # Weights that are about to be read need no initialisation, and no memory beside their own.
+    # Weights that are about to be read need no initialisation, and no memory besides their own.
     with torch.device("meta") if checkpoint_path is not None else nullcontext():
         model = build(config)
     model.pretrained_cfg = pretrained_cfg(architecture, record, config, folder)
@@ -162,14 +157,8 @@ def create_transform(model_or_name: nn.Module | str, training: bool = False, **o
         ValueError: an unknown name, or settings that contradict each other.
         TypeError: an unknown keyword, or something that is neither a network of this library nor a name.
     """
-    if isinstance(model_or_name, str) and is_folder(model_or_name):
-        folder = read_folder(model_or_name)
-        cfg = pretrained_cfg(folder.architecture, folder.record, folder.config, folder)
-    elif isinstance(model_or_name, str):
-        architecture, record = resolve(model_or_name)
-        record = record or default_record(architecture)
-        config = record.config if record else ARCHITECTURES[architecture]
-        cfg = pretrained_cfg(architecture, record, config)
+    if isinstance(model_or_name, str):
+        cfg = pretrained_cfg(*_look_up(model_or_name, None, use_default=True))
     else:
         network: VideoNetwork[Any] | FeatureNetwork = unwrapped(model_or_name)
         return network.transform(training, **overrides)
@@ -199,7 +188,19 @@ def resolve(name: str) -> tuple[str, WeightsRecord | None]:
     raise ValueError(f"unknown model {name!r}: {hint}")
 
 
-def _must_exist(record: WeightsRecord | None, architecture: str) -> WeightsRecord:
+def _look_up(
+    name: str, cache_dir: str | os.PathLike[str] | None, *, use_default: bool
+) -> tuple[str, WeightsRecord | None, Any, Folder | None]:
+    """The architecture, record, configuration and folder of a name; one without a tag may stand for default weights."""
+    if is_folder(name):
+        folder = read_folder(name, cache_dir)
+        return folder.architecture, folder.record, folder.config, folder
+    architecture, record = resolve(name)
+    record = record or (default_record(architecture) if use_default else None)
+    return architecture, record, record.config if record else ARCHITECTURES[architecture], None
+
+
+def _require(record: WeightsRecord | None, architecture: str) -> WeightsRecord:
     if record is None:
         near = difflib.get_close_matches(architecture, sorted(records()), n=3, cutoff=0.4)
         raise WeightsError(

@@ -24,7 +24,7 @@ __all__ = ["register_with_timm"]  # timm.models.register_model adds what it regi
 _WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's folders, the first that is there
 # Where weights are, in a record of timm's; not what they are.
 _PLACES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")
-# What timm saves of how the network is given its input, beside its own words for it.
+# What timm saves of how the network is given its input, next to its own words for it.
 _PREPROCESSING = (
     *("mean", "std", "channel_order", "scale", "crop", "crop_pct"),
     *("flip", "clips", "crops", "view_average", "clip_sampling"),
@@ -90,13 +90,13 @@ def _entry_point(architecture: str) -> Callable[..., nn.Module]:
             raise ValueError(f"the head averages, so global_pool is 'avg', not {global_pool!r}")
         cfg = _as_dict(pretrained_cfg)
         overlay = dict(pretrained_cfg_overlay or {})
-        for key, value in _described(overlay).items():
+        for key, value in _sizes_of(overlay).items():
             kwargs.setdefault(key, value)
         if cfg.get("source") in ("local-dir", "hf-hub") and not {"file", "hf_hub_id", "state_dict"} & set(overlay):
-            model: nn.Module = _saved(architecture, cfg, pretrained, cache_dir, kwargs)
+            model: nn.Module = _create_saved(architecture, cfg, pretrained, cache_dir, kwargs)
         else:
-            model = _known(architecture, cfg, overlay, pretrained, cache_dir, kwargs)
-        _overlay(model.pretrained_cfg, overlay)
+            model = _create_known(architecture, cfg, overlay, pretrained, cache_dir, kwargs)
+        _apply_overlay(model.pretrained_cfg, overlay)
         return model
 
     build.__name__ = build.__qualname__ = architecture
@@ -112,7 +112,7 @@ def _as_dict(pretrained_cfg: str | Mapping[str, Any] | Any) -> dict[str, Any]:
     return dict(vars(pretrained_cfg)) if pretrained_cfg is not None else {}
 
 
-def _known(
+def _create_known(
     architecture: str,
     cfg: Mapping[str, Any],
     overlay: Mapping[str, Any],
@@ -125,7 +125,7 @@ def _known(
     name = f"{architecture}.{tag}" if tag else architecture
     record = records().get(name)
     given = {**cfg, **overlay}
-    for key, value in _described(cfg).items() if record is None else ():  # a record of ours is known better
+    for key, value in _sizes_of(cfg).items() if record is None else ():  # a record of ours is known better
         kwargs.setdefault(key, value)
     state = given.get("state_dict")
     if pretrained and state is None:
@@ -147,7 +147,7 @@ def _known(
     return model
 
 
-def _saved(
+def _create_saved(
     architecture: str,
     cfg: Mapping[str, Any],
     pretrained: bool,
@@ -168,9 +168,9 @@ def _saved(
         return model
     tagged = f"{architecture}.{cfg.get('tag')}"
     if pretrained:
-        kwargs["checkpoint_path"] = _local_weights(place) if local else _hub_weights(place, cache_dir, _WEIGHTS_FILES)
+        kwargs["checkpoint_path"] = place if local else _hub_weights(place, cache_dir, _WEIGHTS_FILES)
     name = tagged if tagged in records() else architecture
-    model = create_model(name, **{**_described(cfg), **kwargs})
+    model = create_model(name, **{**_sizes_of(cfg), **kwargs})
     labels = cfg.get("label_names") or cfg.get("labels")
     if labels and not isinstance(labels, str) and getattr(model, "num_classes", 0) != len(labels):
         labels = None  # of another classifier
@@ -181,14 +181,14 @@ def _saved(
     return model
 
 
-def _described(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What a record of weights says of the network that they are of, as arguments of create_model."""
     size = cfg.get("input_size") or (None,)
     found = {"num_classes": cfg.get("num_classes"), "in_chans": size[0], "crop": cfg.get("crop") or size[-1]}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _overlay(record: Any, overlay: Mapping[str, Any]) -> None:
+def _apply_overlay(record: Any, overlay: Mapping[str, Any]) -> None:
     """Writes what the host says over the record of a network that was made with its classes, channels and crop."""
     share = overlay.get("crop_pct")
     if share is not None and "scale" not in overlay:
@@ -199,14 +199,6 @@ def _overlay(record: Any, overlay: Mapping[str, Any]) -> None:
     record.update({key: value for key, value in overlay.items() if key not in (*_PLACES, *described)})
     record["crop_pct"] = record["crop"] / record["scale"]
     ClipTransform.from_record(record)  # which checks it
-
-
-def _local_weights(folder: str) -> str:
-    for filename in _WEIGHTS_FILES:
-        path = os.path.join(folder, filename)
-        if os.path.isfile(path):
-            return path
-    raise FileNotFoundError(f"{folder!r} has none of {', '.join(_WEIGHTS_FILES)}, which hold the weights")
 
 
 def _hub_weights(name: str, cache_dir: str | os.PathLike[str] | None, filenames: Sequence[str]) -> str:

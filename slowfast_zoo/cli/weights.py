@@ -71,7 +71,7 @@ def run_download(args: argparse.Namespace) -> int:
     from .text import in_one_line
 
     files, failed = {}, False
-    for record in _selected(args.names):
+    for record in _select(args.names):
         try:
             files[record.name] = str(find_weights(record, args.cache_dir))
         except DiskError:
@@ -132,7 +132,7 @@ def run_verify(args: argparse.Namespace) -> int:
     from slowfast_zoo.weights.source import verify_cached
 
     found = bad = 0
-    for record in _selected(args.names):
+    for record in _select(args.names):
         for file in verify_cached(record, args.cache_dir):
             found += 1
             bad += file.problem is not None
@@ -158,7 +158,7 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     _add_cache_dir(parser)
 
 
-def _selected(names: list[str]) -> list[WeightsRecord]:
+def _select(names: list[str]) -> list[WeightsRecord]:
     """The records that names and patterns stand for, each once.
 
     Raises:

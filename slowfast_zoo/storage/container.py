@@ -2,7 +2,7 @@
 
 Published checkpoints come in four: safetensors, torch's zip archive, torch's older kind (a row of pickles, then the
 numbers) and plain pickles, which Caffe2 used. ``torch.load(weights_only=True)`` reads the second and third, and makes
-whatever they ask for: 500 bytes that ask for a ``bytearray`` of 4 GB get it. Here one reader serves every pickle.
+whatever they ask for: 500 bytes that ask for a ``bytearray`` of 4 GB get it. Here one reader reads every pickle.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import os
 import re
 import struct
 import traceback
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
     with open(name, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of memory that it may not write to
     try:
-        looks, read = _recognised(name, content, mapped)
+        looks, read = _recognise(name, content, mapped)
         try:
             with torch.device("cpu"):  # whatever the caller's default is
                 return read(content)
@@ -89,7 +90,7 @@ def read_container(path: str | os.PathLike[str], *, mapped: bool = False) -> Any
             content.close()  # on Windows nobody could delete the file before
 
 
-def _recognised(name: str, content: mmap.mmap, mapped: bool) -> tuple[str, Callable[[mmap.mmap], Any]]:
+def _recognise(name: str, content: mmap.mmap, mapped: bool) -> tuple[str, Callable[[mmap.mmap], Any]]:
     """What a file looks like, and what reads that."""
     head = content[:512]
     # First, because it begins with the length of its header, and that may be the bytes that begin a pickle.
@@ -120,7 +121,8 @@ def _plain_pickle(content: mmap.mmap) -> Any:
 
 def _torch_zip(content: mmap.mmap) -> Any:
     """An archive of a pickle, NAME/data.pkl, and the bytes of each storage, NAME/data/KEY."""
-    records = _directory(content)
+    with zipfile.ZipFile(cast(IO[bytes], _Bounded(content))) as archive:
+        records = {record.filename: record for record in archive.infolist()}
     folders = [record.removesuffix("data.pkl") for record in records if re.fullmatch(r"[^/]+/data\.pkl", record)]
     if len(folders) != 1:
         raise RefusedError("is another kind of zip archive: there is no data.pkl in it")
@@ -133,13 +135,13 @@ def _torch_zip(content: mmap.mmap) -> Any:
             raise RefusedError(f"has no record {name!r:.{_SHOWN}}")
         record = records[folders[0] + name]
         # Torch never compresses, and what is not unpacked is not larger than the file.
-        if record.is_packed:
+        if record.compress_type or record.flag_bits & 1 or record.compress_size != record.file_size:
             raise RefusedError("is compressed or encrypted, which torch does not do: somebody packed it anew")
-        lengths = struct.unpack_from("<HH", content, record.offset + 26)  # of the name and of the extra field
-        start = record.offset + 30 + sum(lengths)
-        if not 0 <= start <= start + record.size <= len(content):
+        lengths = struct.unpack_from("<HH", content, record.header_offset + 26)  # of the name and of the extra field
+        start = record.header_offset + 30 + sum(lengths)
+        if not 0 <= start <= start + record.file_size <= len(content):
             raise RefusedError("ends before its records do")
-        return start, record.size
+        return start, record.file_size
 
     def read(name: str) -> bytes:
         start, size = find(name)
@@ -158,66 +160,21 @@ def _torch_zip(content: mmap.mmap) -> Any:
         start, size = find(f"data/{key}")
         if storage.nbytes > size:
             raise RefusedError(f"claims {storage.nbytes} bytes for a storage of {size}")
-        storage.numbers = numbers(_copied(content, start, storage.nbytes), storage.dtype, order)
+        storage.numbers = numbers(_copy(content, start, storage.nbytes), storage.dtype, order)
     return pickles.plain(value)
 
 
-class _Record(NamedTuple):
-    offset: int
-    size: int
-    is_packed: bool
+class _Bounded:
+    """A file for ``zipfile``, which would make objects of a directory of any length before anybody can ask for it."""
 
+    def __init__(self, content: mmap.mmap) -> None:
+        self.seek, self.tell = content.seek, content.tell
+        self._content = content
 
-def _directory(content: mmap.mmap) -> dict[str, _Record]:
-    """The records of a zip archive, by name.
-
-    Python's own module makes objects of a whole directory before anybody can ask for its length, and looks for that in
-    places that differ from one version to the next.
-    """
-    end = content.rfind(b"PK\5\6", max(0, len(content) - 22 - 0xFFFF))
-    if end < 0:
-        raise RefusedError("has no directory, as where its end is missing")
-    length, start, comment = struct.unpack_from("<IIH", content, end + 12)
-    if end + 22 + comment != len(content):
-        raise RefusedError("goes on after its end")
-    locator = end - 20
-    if locator >= 0 and content[locator : locator + 4] == b"PK\6\7":  # that of a long archive comes before
-        (before,) = struct.unpack_from("<Q", content, locator + 8)
-        if content[before : before + 4] != b"PK\6\6":
-            raise RefusedError("has no directory where it says")
-        length, start = struct.unpack_from("<QQ", content, before + 40)
-        end = before
-    if length > _LONGEST_LIST:
-        raise RefusedError("has more records than a checkpoint has")
-    if start + length > end:
-        raise RefusedError("has no directory where it says")
-    entries, at, records = content[start : start + length], 0, {}
-    while at < length:
-        if entries[at : at + 4] != b"PK\1\2":
-            raise RefusedError("has a damaged directory")
-        flags, method = struct.unpack_from("<HH", entries, at + 8)
-        packed, size, *lengths = struct.unpack_from("<IIHHH", entries, at + 20)
-        (offset,) = struct.unpack_from("<I", entries, at + 42)
-        extra = at + 46 + lengths[0]
-        name = entries[at + 46 : extra].decode("utf-8", "replace")
-        at = extra + lengths[1] + lengths[2]
-        if at > length:
-            raise RefusedError("has a damaged directory")
-        size, packed, offset = _long(entries[extra : extra + lengths[1]], size, packed, offset)
-        records[name] = _Record(offset, size, method != 0 or bool(flags & 1) or packed != size)
-    return records
-
-
-def _long(extra: bytes, *values: int) -> list[int]:
-    """The numbers of a record, of which those that do not fit in 32 bits stand in its extra field, in this order."""
-    found, at = list(values), 0
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<HH", extra, at)
-        if kind == 1:
-            longer = iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
-            return [next(longer) if value == 0xFFFFFFFF else value for value in found]
-        at += 4 + length
-    return found
+    def read(self, size: int = -1) -> bytes:
+        if (size if size >= 0 else len(self._content) - self.tell()) > _LONGEST_LIST:
+            raise RefusedError("has more records than a checkpoint has")
+        return self._content.read(size)
 
 
 def _torch_older(content: mmap.mmap) -> Any:
@@ -239,12 +196,12 @@ def _torch_older(content: mmap.mmap) -> Any:
         if storage.nbytes > len(content) - start:
             raise RefusedError("ends before its storages do")
         if not storage.is_unread:
-            storage.numbers = numbers(_copied(content, start, storage.nbytes), storage.dtype, "little")
+            storage.numbers = numbers(_copy(content, start, storage.nbytes), storage.dtype, "little")
         content.seek(start + storage.nbytes)
     return pickles.plain(value)
 
 
-def _copied(content: mmap.mmap, start: int, count: int) -> Tensor:
+def _copy(content: mmap.mmap, start: int, count: int) -> Tensor:
     if count == 0:
         return torch.empty(0, dtype=torch.uint8, device="cpu")
     return torch.frombuffer(content, dtype=torch.uint8, count=count, offset=start).clone()

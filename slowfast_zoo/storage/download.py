@@ -5,28 +5,25 @@ Nothing but the standard library: the Hub's client comes with another HTTP libra
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
 import hashlib
 import http.client
 import json
-import os
 import platform
-import queue
 import re
-import secrets
 import shutil
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from slowfast_zoo.errors import WeightsError, printable
@@ -35,20 +32,15 @@ from slowfast_zoo.utils.version import __version__
 
 from .cache import ContentError, writing
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a partial file of a process that was killed is nobody's after a while
-    fcntl = None  # type: ignore[assignment]
+_T = TypeVar("_T")
 
 _CONNECT_TIMEOUT = 4.0  # for the first contact: without a network, that is how long the user waits at most
 _READ_TIMEOUT = 30.0
 _SLOWEST = 1000  # bytes a second, over as long as that; a connection that brings fewer is as good as none
 _FAILURES = 5  # connections in a row that bring nothing new
 _PAUSE = 0.5  # seconds before the next connection, doubled each time
-# Seconds after which an untouched partial file is nobody's, where no lock can tell: each connection touches it.
-_ABANDONED = 120.0
 _CHUNK = 1 << 20
-_LONGEST_ORIGIN = 10_000  # bytes of what is noted beside a partial file
+_LONGEST_NOTE = 10_000  # bytes of what is noted next to a partial file
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -64,18 +56,10 @@ class Checksum:
     algorithm: str
     prefix: str
 
-
-@dataclass(frozen=True)
-class Downloaded:
-    """A verified download, before it has a place of its own.
-
-    Attributes:
-        path: the file.
-        sha256: its hash.
-    """
-
-    path: Path
-    sha256: str
+    def mismatch(self, path: Path) -> str | None:
+        """Both hashes in words, where a file has another one; None where it has this one."""
+        actual = file_hash(path, self.algorithm)
+        return None if actual.startswith(self.prefix.lower()) else f"{self.algorithm} {actual} instead of {self.prefix}"
 
 
 class _ConnectionLostError(WeightsError):
@@ -83,7 +67,7 @@ class _ConnectionLostError(WeightsError):
 
 
 @contextlib.contextmanager
-def downloaded(
+def download(
     url: str,
     folder: Path,
     *,
@@ -92,8 +76,10 @@ def downloaded(
     most: int | None = None,
     checksum: Checksum | None = None,
     progress: bool = True,
-) -> Iterator[Downloaded]:
+) -> Iterator[Path]:
     """Downloads a file that is needed for one block only, and deletes it after.
+
+    Only one process may do so at a time: the caller holds :func:`~slowfast_zoo.storage.cache.lock`.
 
     Args:
         url: ``https:``, ``http:`` or ``file:``.
@@ -104,29 +90,32 @@ def downloaded(
         checksum: its hash, where known.
         progress: show a progress bar, on a terminal.
 
+    Yields:
+        The verified file, in a folder of its own that is deleted with it.
+
     Raises:
         WeightsError: the file cannot be downloaded, is another one than expected, or cannot be written. A download that
             was interrupted is continued by the next call.
     """
     refuse_offline(url, what)
-    if problem := unreachable(url):
+    if problem := find_connection_problem(url):
         raise WeightsError(f"cannot download {what} from {url}: {problem}")
-    with writing(what, folder):
-        part = _Part.claim(folder, url)
+    one = _Download(url, folder, what, size, most)
+    with one.writing():
+        one.part.mkdir(parents=True, exist_ok=True)
     try:
-        sha256 = _fetch_verified(url, part, what, size, most, checksum, progress)
+        one.fetch_verified(checksum, progress)
     except (_ConnectionLostError, KeyboardInterrupt, SystemExit):
-        part.leave()
+        if not one.can_continue:
+            one.remove()
         raise
     except BaseException:
-        part.remove()
+        one.remove()
         raise
     try:
-        yield Downloaded(part.file, sha256)
+        yield one.file
     finally:
-        part.remove()
-        for other in _abandoned(folder, url):  # of processes that were killed
-            other.remove()
+        one.remove()
 
 
 def refuse_offline(url: str, what: str) -> None:
@@ -141,7 +130,7 @@ def refuse_offline(url: str, what: str) -> None:
         raise WeightsError(f"cannot download {what} from {url}: the environment variable HF_HUB_OFFLINE is set")
 
 
-def unreachable(url: str) -> str | None:
+def find_connection_problem(url: str) -> str | None:
     """Why no connection to a server can be made, or None where one can, or where that cannot be told.
 
     Takes a few seconds at most, however names are looked up and whatever a firewall swallows: neither the Hub's client
@@ -160,101 +149,68 @@ def unreachable(url: str) -> str | None:
     proxies = urllib.request.getproxies()
     if (parts.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(f"{host}:{port}"):
         return None  # it is the proxy that connects
-    outcomes: queue.SimpleQueue[tuple[bool, str | None]] = queue.SimpleQueue()
 
-    def connect(family: socket.AddressFamily) -> None:
-        found, problem = False, None
-        try:
-            for *_, address in socket.getaddrinfo(host, port, family, socket.SOCK_STREAM):
-                found, problem = True, _connection_problem(family, address)
-                if problem is None:
-                    break
-        except (OSError, UnicodeError) as error:
-            problem = getattr(error, "strerror", None) or str(error)
-        outcomes.put((found, problem))
+    async def connect() -> None:
+        # IPv4 and IPv6 at the same time, since one of the two may lead nowhere.
+        _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25)
+        writer.close()
 
-    # Both at once, since one of the two may lead nowhere; daemons, since getaddrinfo has no timeout.
-    for family in (socket.AF_INET, socket.AF_INET6):
-        threading.Thread(target=connect, args=(family,), daemon=True).start()
-    give_up = time.monotonic() + _CONNECT_TIMEOUT
-    problems = []
-    for _ in range(2):
-        try:
-            found, problem = outcomes.get(timeout=max(0.0, give_up - time.monotonic()))
-        except queue.Empty:
-            problems.append((True, f"no answer within {_CONNECT_TIMEOUT:g} seconds"))
-            break
-        if found and problem is None:
-            return None
-        problems.append((found, problem or "no address"))
-    # A name that has addresses of one kind only is no problem: what happened at those is.
-    reason = max(problems, key=lambda outcome: outcome[0])[1]
-    return f"{host} cannot be reached ({reason}). Is there a network, or a proxy to name in https_proxy?"
+    def look_up_and_connect() -> None:
+        # First here: asyncio looks names up in threads for which the interpreter waits at its end.
+        socket.getaddrinfo(host, port)
+        asyncio.run(connect())
 
-
-def _connection_problem(family: socket.AddressFamily, address: Any) -> str | None:
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_CONNECT_TIMEOUT)
-            connection.connect(address)
-    except OSError as error:
-        return error.strerror or str(error)
+        _call_in_time(look_up_and_connect, _CONNECT_TIMEOUT)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or printable(error)
+        return f"{host} cannot be reached ({reason}). Is there a network, or a proxy to name in https_proxy?"
     return None
 
 
-class _Part:
-    """A download in progress: a folder beside the target, with the bytes so far and where they come from.
+def _call_in_time(function: Callable[[], _T], seconds: float) -> _T:
+    """Calls a function that cannot be given a deadline, in a thread for which the interpreter does not wait.
 
-    Each process has one of its own, so that no lock is needed for a right result. A process that goes on with what
-    another one left takes it over by renaming, at which only one can succeed. Whoever writes holds a lock in it, which
-    the system takes away from a process that dies: what that one left is nobody's at once.
+    Raises:
+        OSError: it takes longer.
+    """
+    outcome: Future[_T] = Future()
+
+    def call() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    if not wait([outcome], seconds).done:
+        raise OSError(f"no answer within {seconds:g} seconds")
+    return outcome.result()
+
+
+class _Download:
+    """A download in progress: its bytes so far and the note of which file they are of, in a folder of their own.
+
+    Attributes:
+        part: the folder.
+        file: the bytes, under the name that the file has on the server.
     """
 
-    def __init__(self, folder: Path, url: str) -> None:
-        name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2])[-100:].lstrip(".")
+    def __init__(self, url: str, folder: Path, what: str, size: int | None, most: int | None) -> None:
+        self.url = url
+        self.what = what
+        self.size = size
+        self.limit = most if size is None else size
         self.folder = folder
-        self.file = folder / (name or "data")
-        self._origin = folder / ".origin"
-        self._lock = folder / ".lock"
-        self._held: IO[bytes] | None = None
-
-    @classmethod
-    def claim(cls, folder: Path, url: str) -> _Part:
-        """Takes over the most complete partial file that nobody writes any more, or starts a new one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f".{_key(url)}.{secrets.token_hex(4)}"
-        # Under this name until the lock is held, so that nobody takes it for one that was left.
-        own = cls(folder / f"{name}.new", url)
-        own._take_over_or_make(folder, url)
-        own._hold()
-        locked = cls(own.folder.rename(folder / f"{name}.part"), url)
-        locked._held = own._held
-        return locked
-
-    def _take_over_or_make(self, folder: Path, url: str) -> None:
-        for left in sorted(_abandoned(folder, url), key=lambda part: part.size, reverse=True):
-            with contextlib.suppress(OSError):  # another process was quicker
-                os.utime(left.file)  # first, so that nobody takes it from us in turn
-                left.folder.rename(self.folder)
-                return
-        self.folder.mkdir()
-        self.file.touch()
-
-    def _hold(self) -> None:
-        """Takes the lock, and notes the machine on which it means something."""
-        if fcntl is not None:
-            self._lock.unlink(missing_ok=True)  # the one of whoever left it, which others may be trying just now
-            self._held = self._lock.open("xb", buffering=0)
-            self._held.write(_machine())
-            _has_locked(self._held)
-
-    def _let_go(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        # One for each machine: some network file systems lock a file on one machine only.
+        key = hashlib.sha256(f"{url}\n{platform.node()}".encode()).hexdigest()[:16]
+        self.part = folder / f".{key}.part"
+        name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path).rpartition("/")[2])[-100:].lstrip(".")
+        self.file = self.part / (name or "data")
+        self._note = self.part / ".origin"
 
     @property
-    def size(self) -> int:
+    def arrived(self) -> int:
         """The bytes that are there."""
         try:
             return self.file.stat().st_size
@@ -262,237 +218,165 @@ class _Part:
             return 0
 
     @property
-    def abandoned(self) -> bool:
-        """Whether no process writes it any more."""
-        try:
-            return time.time() - self.file.stat().st_mtime > _ABANDONED or self._is_of_dead_process()
-        except OSError:
-            return False
-
-    def _is_of_dead_process(self) -> bool:
-        """Whether the lock is free. Another machine's says nothing: some network file systems keep each its own."""
-        if fcntl is None or self.folder.suffix != ".part":
-            return False
-        with self._lock.open("r+b") as file, self._lock.open("r+b") as second:
-            # Where everybody is given the lock, it says nothing either.
-            return file.read(_LONGEST_ORIGIN) == _machine() and _has_locked(file) and not _has_locked(second)
+    def can_continue(self) -> bool:
+        """Whether bytes are there to which the rest can be added."""
+        return bool(self.arrived and self.origin()[0])
 
     def origin(self) -> tuple[str | None, int | None]:
         """The validator (ETag or date) and the length of the file that the bytes are of, as far as known."""
         try:
-            with self._origin.open("rb") as file:
-                origin = json.loads(file.read(_LONGEST_ORIGIN))
-            validator, total = origin["validator"], origin["total"]
+            with self._note.open("rb") as file:
+                note = json.loads(file.read(_LONGEST_NOTE))
+            validator, total = note["validator"], note["total"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None, None
         is_known = isinstance(validator, str) and "\n" not in validator and (total is None or type(total) is int)
         return (validator, total) if is_known else (None, None)
 
-    def restart(self, validator: str | None, total: int | None) -> None:
+    def restart(self, validator: str | None = None, total: int | None = None) -> None:
         """Begins anew, with a file of this validator and length."""
-        self.file.write_bytes(b"")
-        self._origin.write_text(json.dumps({"validator": validator, "total": total}), encoding="utf-8")
-
-    def leave(self) -> None:
-        """Leaves the bytes to the next call, where they can be continued."""
-        if self.size and self.origin()[0]:
-            with contextlib.suppress(OSError):
-                os.utime(self.file, (0, 0))  # long ago: the next call need not wait
-            self._let_go()
-        else:
-            self.remove()
+        with self.writing():
+            # Not cut to nothing: where everybody is granted the lock, another process may be reading it.
+            self.file.unlink(missing_ok=True)
+            self._note.write_text(json.dumps({"validator": validator, "total": total}), encoding="utf-8")
 
     def remove(self) -> None:
         """Deletes it all."""
-        self._let_go()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.part, ignore_errors=True)
 
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Turns the disk's errors into ones that name the weights and the folder."""
+        return writing(self.what, self.folder)
 
-def _has_locked(file: IO[bytes]) -> bool:
-    """Takes a file's lock, if nobody has it; gives whether that is so."""
-    assert fcntl is not None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    def wrong(self, problem: str) -> ContentError:
+        """The error for a file that is not the expected one."""
+        return ContentError(f"the file of {self.what} from {self.url} is wrong: {problem}")
 
+    def failed(self, problem: str) -> str:
+        """What to say of a download that does not work."""
+        return f"cannot download {self.what} from {self.url}: {problem}"
 
-@functools.cache
-def _machine() -> bytes:
-    """The running system. Containers on it share its locks, and this."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    return f"{platform.node()} {uuid.getnode()}".encode()
-
-
-def _key(url: str) -> str:
-    return hashlib.sha256(url.encode()).hexdigest()[:16]
-
-
-def _abandoned(folder: Path, url: str) -> list[_Part]:
-    parts = [_Part(path, url) for path in folder.glob(f".{_key(url)}.*.*")]
-    return [part for part in parts if part.abandoned]
-
-
-def _fetch_verified(
-    url: str,
-    part: _Part,
-    what: str,
-    size: int | None,
-    most: int | None,
-    checksum: Checksum | None,
-    progress: bool,
-) -> str:
-    """Downloads, and once more from the start if the content is wrong; gives its SHA-256."""
-    problem = ""
-    for _ in range(2):
-        _fetch(url, part, what, size, most, progress)
-        with writing(what, part.folder.parent):
-            sha256 = file_hash(part.file)
-            actual = sha256
-            if checksum and checksum.algorithm != "sha256":
-                actual = file_hash(part.file, checksum.algorithm)
-            received = part.size
-        if size is not None and received != size:
-            problem = f"{received} bytes instead of {size}"
-        elif checksum and not actual.startswith(checksum.prefix.lower()):
-            problem = f"{checksum.algorithm} {actual} instead of {checksum.prefix}"
-        else:
-            return sha256
-        with writing(what, part.folder.parent):
-            part.restart(None, None)
-    raise ContentError(
-        f"the file of {what} from {url} is wrong: {problem}. It was downloaded twice: either the file there has been "
-        "replaced, or something on the way changes it."
-    )
-
-
-def _fetch(url: str, part: _Part, what: str, size: int | None, most: int | None, progress: bool) -> None:
-    """Downloads to the end, over as many connections as that takes."""
-    from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]
-    from tqdm import tqdm
-
-    hidden = not progress or are_progress_bars_disabled()
-    # disable=None: shown on a terminal only.
-    with tqdm(
-        desc=what, unit="B", unit_scale=True, unit_divisor=1024, delay=1, disable=True if hidden else None
-    ) as bar:
-        failures, reached, answered = 0, part.size, False
-        while True:
-            with writing(what, part.folder.parent):
-                os.utime(part.file)
-            try:
-                return _receive(url, part, what, size, most, bar)
-            except urllib.error.HTTPError as error:
-                error.close()
-                answered = True
-                problem = f"HTTP {error.code} {printable(error.reason)}"
-                if error.code == 416:  # the file is shorter now
-                    with writing(what, part.folder.parent):
-                        part.restart(None, None)
-                elif error.code not in _TRANSIENT:
-                    raise WeightsError(f"cannot download {what} from {url}: {problem}{_meaning(error.code)}") from error
-            except (OSError, http.client.HTTPException) as error:
-                problem = printable(getattr(error, "reason", error)) or type(error).__name__
-                if isinstance(error, urllib.error.URLError) and not answered:
-                    # No connection at all. A user without a network should hear that soon.
-                    raise _ConnectionLostError(f"cannot download {what} from {url}: {problem}") from error
-                answered = True
-            failures = 0 if part.size > reached + _SLOWEST * _READ_TIMEOUT else failures + 1
-            reached = max(reached, part.size) if failures == 0 else reached
-            if failures == _FAILURES:
-                raise _ConnectionLostError(
-                    f"cannot download {what} from {url}: {problem}. {part.size} bytes have arrived"
-                    + (", from which the next call goes on." if part.size and part.origin()[0] else ".")
-                )
-            time.sleep(_PAUSE * 2 ** max(0, failures - 1))
-
-
-def _receive(url: str, part: _Part, what: str, size: int | None, most: int | None, bar: Any) -> None:
-    """One connection: asks for the bytes that are missing and writes what comes."""
-    folder = part.folder.parent
-    start = part.size
-    validator, total = part.origin()
-    if start and start == total:
-        return
-    if not validator or (total is not None and start > total):
-        start = 0  # nothing says that the rest would belong to it
-    headers = {"User-Agent": f"slowfast_zoo/{__version__}"}
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": validator or ""}
-    # An opener for each connection: the one of urlopen() remembers the proxies of its first use.
-    opener = urllib.request.build_opener()
-    with _answer(opener, urllib.request.Request(url, headers=headers)) as response:
-        if response.headers.get_content_type() == "text/html":
-            raise WeightsError(
-                f"cannot download {what} from {url}: a web page came instead of the file. Does a proxy, or the login "
-                "page of the network, answer for the server?"
-            )
-        if response.status == 206:
-            # Some servers do as asked although the file is not the one of If-Range.
-            given = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
-            if not given or int(given[1]) != start or _validator(response) not in (None, validator):
-                with writing(what, folder):
-                    part.restart(None, None)
-                raise OSError("the server gives another part than asked for, or of another file")
-        else:
-            start, total = 0, _length(response)
-            with writing(what, folder):
-                part.restart(_validator(response), total)
-        if size is not None and total is not None and size != total:
-            raise ContentError(
-                f"the file of {what} from {url} is wrong: {total} bytes instead of {size}. It has been replaced there."
-            )
-        limit = most if size is None else size
-        too_long = (
-            f"the file of {what} from {url} is wrong: it has more than the {limit} bytes that it can have at most."
+    def fetch_verified(self, checksum: Checksum | None, progress: bool) -> None:
+        """Downloads, and once more from the start if the content is wrong."""
+        problem: str | None = None
+        for _ in range(2):
+            self.fetch(progress)
+            with self.writing():
+                arrived = self.file.stat().st_size
+                if self.size not in (None, arrived):
+                    problem = f"{arrived} bytes instead of {self.size}"
+                else:
+                    problem = checksum.mismatch(self.file) if checksum else None
+            if problem is None:
+                return
+            self.restart()
+        raise self.wrong(
+            f"{problem}. It was downloaded twice: either the file there has been replaced, or something on the way "
+            "changes it."
         )
-        if limit is not None and total is not None and total > limit:
-            raise ContentError(too_long)
-        bar.total, bar.n = total, start
-        end = limit + 1 if total is None and limit is not None else total
-        with writing(what, folder):
-            file = part.file.open("ab", buffering=0)  # unbuffered: no second error, of a full disk, when it is closed
+
+    def fetch(self, progress: bool) -> None:
+        """Downloads to the end, over as many connections as that takes."""
+        from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]
+        from tqdm import tqdm
+
+        hidden = not progress or are_progress_bars_disabled()
+        # disable=None: shown on a terminal only.
+        with tqdm(
+            desc=self.what, unit="B", unit_scale=True, unit_divisor=1024, delay=1, disable=True if hidden else None
+        ) as bar:
+            failures, reached, answered = 0, self.arrived, False
+            while True:
+                try:
+                    return self.receive(bar)
+                except urllib.error.HTTPError as error:
+                    error.close()
+                    answered = True
+                    problem = f"HTTP {error.code} {printable(error.reason)}"
+                    if error.code == 416:  # the file is shorter now
+                        self.restart()
+                    elif error.code not in _TRANSIENT:
+                        raise WeightsError(self.failed(f"{problem}{_meaning(error.code)}")) from error
+                except (OSError, http.client.HTTPException) as error:
+                    problem = printable(getattr(error, "reason", error)) or type(error).__name__
+                    if isinstance(error, urllib.error.URLError) and not answered:
+                        # No connection at all. A user without a network should hear that soon.
+                        raise _ConnectionLostError(self.failed(problem)) from error
+                    answered = True
+                # A connection that brought no more than the slowest may counts as one that brought nothing.
+                if self.arrived > reached + _SLOWEST * _READ_TIMEOUT:
+                    failures, reached = 0, self.arrived
+                else:
+                    failures += 1
+                if failures == _FAILURES:
+                    goes_on = ", from which the next call goes on" if self.can_continue else ""
+                    raise _ConnectionLostError(self.failed(f"{problem}. {self.arrived} bytes have arrived{goes_on}."))
+                time.sleep(_PAUSE * 2 ** max(0, failures - 1))
+
+    def receive(self, bar: Any) -> None:
+        """One connection: asks for the bytes that are missing and writes what comes."""
+        start = self.arrived
+        validator, total = self.origin()
+        if start and start == total:
+            return
+        if not validator or (total is not None and start > total):
+            start = 0  # nothing says that the rest would belong to it
+        headers = {"User-Agent": f"slowfast_zoo/{__version__}"}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": validator or ""}
+        request = urllib.request.Request(self.url, headers=headers)
+        # An opener for each connection: the one of urlopen() remembers the proxies of its first use. A time limit of
+        # its own, since urllib's is that of each byte: a head that comes byte by byte would take days.
+        opener = urllib.request.build_opener()
+        with _call_in_time(lambda: opener.open(request, timeout=_READ_TIMEOUT), 2 * _READ_TIMEOUT) as response:
+            if response.headers.get_content_type() == "text/html":
+                raise WeightsError(
+                    self.failed(
+                        "a web page came instead of the file. Does a proxy, or the login page of the network, answer "
+                        "for the server?"
+                    )
+                )
+            if response.status == 206:
+                # Some servers do as asked although the file is not the one of If-Range.
+                given = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
+                if not given or int(given[1]) != start or _validator(response) not in (None, validator):
+                    self.restart()
+                    raise OSError("the server gives another part than asked for, or of another file")
+            else:
+                start, total = 0, _length(response)
+                self.restart(_validator(response), total)
+            if None not in (self.size, total) and self.size != total:
+                raise self.wrong(f"{total} bytes instead of {self.size}. It has been replaced there.")
+            too_long = self.wrong(f"it has more than the {self.limit} bytes that it can have at most.")
+            if self.limit is not None and total is not None and total > self.limit:
+                raise too_long
+            bar.total, bar.n = total, start
+            start = self._write_all(response, start, total, bar)
+        if self.limit is not None and start > self.limit:
+            raise too_long
+        if total is not None and start != total:
+            raise OSError(f"the connection was closed after {start} of {total} bytes")
+
+    def _write_all(self, response: Any, start: int, total: int | None, bar: Any) -> int:
+        """Appends what a connection brings, and gives the size that the file then has."""
+        # Not beyond the length: a server that keeps the connection open would let older Pythons wait for more.
+        end = self.limit + 1 if total is None and self.limit is not None else total
+        with self.writing():
+            file = self.file.open("ab", buffering=0)  # unbuffered: no second error, of a full disk, when it is closed
         since, before = time.monotonic(), start
         with file:
-            # Not beyond the length: a server that keeps the connection open would let older Pythons wait for more.
             while start != end and (chunk := response.read1(_CHUNK if end is None else min(_CHUNK, end - start))):
-                with writing(what, folder):
+                with self.writing():
                     _write(file, chunk)
                 start += len(chunk)
+                if file.tell() != start:  # only where everybody is granted the lock
+                    raise WeightsError(self.failed(f"another process writes it in {str(self.folder)!r} too"))
                 bar.update(len(chunk))
                 if time.monotonic() - since > _READ_TIMEOUT:
                     if start - before < _SLOWEST * _READ_TIMEOUT:
                         raise OSError(f"{start - before} bytes in {_READ_TIMEOUT:g} seconds is all that comes")
                     since, before = time.monotonic(), start
-    if limit is not None and start > limit:
-        raise ContentError(too_long)
-    if total is not None and start != total:
-        raise OSError(f"the connection was closed after {start} of {total} bytes")
-
-
-def _answer(opener: urllib.request.OpenerDirector, request: urllib.request.Request) -> Any:
-    """A server's answer, of which the head has come.
-
-    In a thread, since the timeout is that of each byte: a head that comes byte by byte would take days.
-    """
-    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            outcomes.put(opener.open(request, timeout=_READ_TIMEOUT))
-        except BaseException as error:
-            outcomes.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        outcome = outcomes.get(timeout=2 * _READ_TIMEOUT)
-    except queue.Empty:
-        raise OSError(f"no answer within {2 * _READ_TIMEOUT:g} seconds") from None
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
+        return start
 
 
 def _write(file: FileIO, chunk: bytes) -> None:

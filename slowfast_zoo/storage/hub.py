@@ -17,8 +17,8 @@ from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.utils.files import file_hash
 from slowfast_zoo.utils.version import __version__
 
-from .cache import ContentError, disk_error, has_sha256
-from .download import unreachable
+from .cache import ContentError, disk_error, has_sha256, known_sha256
+from .download import find_connection_problem
 
 _DISK_ERRORS = {
     getattr(errno, name)
@@ -59,8 +59,10 @@ def hub_file(
 
     got = expected = None
     for again in (False, True):
-        path = _fetch(repo, filename, what, revision, cache_dir, again)
-        expected = sha256 or _lfs_sha256(path)
+        path, is_new = _fetch(repo, filename, what, revision, cache_dir, again)
+        expected = sha256 or known_sha256(path, cache_dir)
+        if expected is None and is_new:
+            expected = _sha256_of_hub(repo, filename, revision)
         try:
             if expected is None or has_sha256(path, expected, cache_dir):
                 return path
@@ -93,25 +95,8 @@ def cached_hub_file(
     """
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(repo, filename, cache_dir=_expanded(cache_dir), revision=revision)
+    path = try_to_load_from_cache(repo, filename, cache_dir=_expand_user(cache_dir), revision=revision)
     return Path(path) if isinstance(path, str) else None  # there is a third answer: known not to exist
-
-
-def hub_problem(path: Path, sha256: str | None, cache_dir: str | os.PathLike[str] | None = None) -> str | None:
-    """What is wrong with a cached file of the Hub, which is read for that, or None.
-
-    Args:
-        path: the file, as :func:`cached_hub_file` gives it.
-        sha256: its hash, where the manifest has one.
-        cache_dir: the Hub client's cache.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    expected = sha256 or _lfs_sha256(path)
-    if expected is None or has_sha256(path, expected, cache_dir, fresh=True):
-        return None
-    return f"SHA-256 {file_hash(path)} instead of {expected}"
 
 
 def _fetch(
@@ -121,37 +106,37 @@ def _fetch(
     revision: str | None,
     cache_dir: str | os.PathLike[str] | None,
     anew: bool,
-) -> Path:
+) -> tuple[Path, bool]:
+    """The file in the cache, and whether it was not there before."""
     from huggingface_hub import constants, hf_hub_download
 
     place = _place(repo, filename, revision)
     try:
         cached = None if anew else cached_hub_file(repo, filename, revision=revision, cache_dir=cache_dir)
         if cached and re.fullmatch("[0-9a-f]{40}", revision or ""):
-            return cached
-        if not constants.HF_HUB_OFFLINE and (problem := unreachable(constants.ENDPOINT)):
+            return cached, False
+        if not constants.HF_HUB_OFFLINE and (problem := find_connection_problem(constants.ENDPOINT)):
             if cached:
-                return cached  # what the branch was when it was last asked for
+                return cached, False  # what the branch was when it was last asked for
             raise WeightsError(f"cannot download {what} from {place}: {problem}")
-        return Path(
-            hf_hub_download(
-                repo,
-                filename,
-                revision=revision,
-                cache_dir=_expanded(cache_dir),
-                force_download=anew,
-                library_name="slowfast_zoo",
-                library_version=__version__,
-            )
+        path = hf_hub_download(
+            repo,
+            filename,
+            revision=revision,
+            cache_dir=_expand_user(cache_dir),
+            force_download=anew,
+            library_name="slowfast_zoo",
+            library_version=__version__,
         )
+        return Path(path), Path(path) != cached
     except WeightsError:
         raise
     # The client's versions raise the exceptions of three HTTP libraries, hf_xet's and their own, with no common base.
     except Exception as error:
-        raise _explained(error, f"cannot download {what} from {place}: ", what, revision, repo, cache_dir) from error
+        raise _explain(error, f"cannot download {what} from {place}: ", what, revision, repo, cache_dir) from error
 
 
-def _explained(
+def _explain(
     error: Exception,
     intro: str,
     what: str,
@@ -162,7 +147,7 @@ def _explained(
     """The client's error in words that help; subclasses come before their bases."""
     from huggingface_hub import constants, errors
 
-    folder = Path(_expanded(cache_dir) or constants.HF_HUB_CACHE)
+    folder = Path(_expand_user(cache_dir) or constants.HF_HUB_CACHE)
     # LocalEntryNotFoundError stands for whatever kept the client from asking the server.
     reason = (error.__cause__ or error) if isinstance(error, errors.LocalEntryNotFoundError) else error
     status = getattr(getattr(reason, "response", None), "status_code", None)
@@ -192,29 +177,22 @@ def _place(repo: str, filename: str, revision: str | None) -> str:
     return f"the Hugging Face Hub (repository {repo}, revision {revision or 'main'}, file {filename})"
 
 
-def _expanded(cache_dir: str | os.PathLike[str] | None) -> Path | None:
+def _expand_user(cache_dir: str | os.PathLike[str] | None) -> Path | None:
     return None if cache_dir is None else Path(cache_dir).expanduser()
 
 
-def _blob(path: Path) -> Path | None:
-    """The file that a cached one is a link to. The name of a large one is its SHA-256.
+def _sha256_of_hub(repo: str, filename: str, revision: str | None) -> str | None:
+    """The hash that the Hub has for a large file; None for a small one, or where the Hub cannot be asked."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    One step only: the cache of newer clients links further, to files that are named by another kind of hash.
-    """
-    if not path.is_symlink():
-        return None  # on Windows, links need a privilege, and the cache has copies
-    blob = path.parent / path.readlink()
-    return blob if blob.parent.name == "blobs" else None
-
-
-def _lfs_sha256(path: Path) -> str | None:
-    blob = _blob(path)
-    return blob.name if blob and re.fullmatch("[0-9a-f]{64}", blob.name) else None
+    with contextlib.suppress(Exception):  # those of three HTTP libraries, as above
+        etag = get_hf_file_metadata(hf_hub_url(repo, filename, revision=revision)).etag or ""
+        return etag if re.fullmatch("[0-9a-f]{64}", etag) else None
+    return None
 
 
 def _remove(path: Path) -> None:
     """Takes a file with wrong content out of the cache, for every program that uses it."""
-    for file in (_blob(path), path):
-        if file is not None:
-            with contextlib.suppress(OSError):  # a read-only cache: the second download will say so
-                file.unlink()
+    for file in (path.resolve(), path):  # what the cache has under a file's name may be a link
+        with contextlib.suppress(OSError):  # a read-only cache: the second download will say so
+            file.unlink()

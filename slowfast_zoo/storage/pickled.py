@@ -3,7 +3,7 @@
 A pickle is a program that may name any function and call it. :class:`Pickles` follows the few instructions that data
 needs, and of the functions it knows only those in ``_CALLS``, all of which are here: torch's and numpy's own would make
 whatever size they are asked for. In place of everything else that a pickle names, calls or makes stands an
-:class:`Unread`, so that what training loops keep beside the weights does not matter; nothing is ever looked up.
+:class:`Unread`, so that what training loops keep next to the weights does not matter; nothing is ever looked up.
 """
 
 from __future__ import annotations
@@ -39,23 +39,7 @@ _STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
     "storage.UntypedStorage": torch.uint8,
-}
-_NUMPY_DTYPES = {"b1": torch.bool} | {
-    f"{kind[0]}{bits // 8}": getattr(torch, f"{kind}{bits}")
-    for kind, sizes in (("uint", (8, 16, 32, 64)), ("int", (8, 16, 32, 64)), ("float", (16, 32, 64)))
-    for bits in sizes
-}
-# What a pickle may name without calling it.
-_CONSTANTS = {
-    "numpy.ndarray": None,  # the class of an array about to be filled, always the same
-    **{f"builtins.{name}": None for name in ("dict", "float", "int", "list")},  # what a defaultdict makes
-    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
-    **{str(dtype): dtype for dtype in (*_NUMPY_DTYPES.values(), torch.bfloat16)},
-}
-
-
-# Numbers that no network here has: their storages are passed over.
-_UNREAD_STORAGES = {
+    # Numbers that no network here has: these storages are passed over.
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
     "QInt8Storage": torch.qint8,
@@ -64,7 +48,19 @@ _UNREAD_STORAGES = {
     "QUInt4x2Storage": torch.quint4x2,
     "QUInt2x4Storage": torch.quint2x4,
 }
-_CONSTANTS |= {f"torch.{name}": dtype for name, dtype in _UNREAD_STORAGES.items()}
+_NUMPY_DTYPES = {"b1": torch.bool} | {
+    f"{kind[0]}{bits // 8}": getattr(torch, f"{kind}{bits}")
+    for kind, sizes in (("uint", (8, 16, 32, 64)), ("int", (8, 16, 32, 64)), ("float", (16, 32, 64)))
+    for bits in sizes
+}
+_READ_DTYPES = (*_NUMPY_DTYPES.values(), torch.bfloat16)
+# What a pickle may name without calling it.
+_CONSTANTS = {
+    "numpy.ndarray": None,  # the class of an array about to be filled, always the same
+    **{f"builtins.{name}": None for name in ("dict", "float", "int", "list")},  # what a defaultdict makes
+    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
+    **{str(dtype): dtype for dtype in _READ_DTYPES},
+}
 
 
 class Unread:
@@ -98,7 +94,7 @@ class Storage:
     @property
     def is_unread(self) -> bool:
         """Whether its numbers are of a kind that no network here has."""
-        return self.dtype in _UNREAD_STORAGES.values()
+        return self.dtype not in _READ_DTYPES
 
 
 class Pickles:
@@ -130,13 +126,15 @@ class Pickles:
         memo: dict[int, Any] = {}
         items: list[Any] = []  # what is above the last mark, for the instructions that take that
         argument: Any
+        # What is left out of the language is what needs code: an instruction either moves data between the stack, the
+        # memo and containers, or leads to one of the few functions below. Unknown ones end it.
         for instruction, argument, _ in pickletools.genops(self._stream):
             self._step()
             name = instruction.name
             if name in ("TUPLE", "LIST", "DICT", "FROZENSET", "APPENDS", "SETITEMS", "ADDITEMS", "INST", "OBJ"):
                 items, stack = stack, lower.pop()
             match name:
-                case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "FLOAT" | "BINFLOAT":
+                case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "FLOAT" | "BINFLOAT" | "NONE":
                     stack.append(argument)
                 case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
                     stack.append(argument)
@@ -144,21 +142,19 @@ class Pickles:
                     stack.append(argument)
                 case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
                     stack.append(bytes(argument))
-                case "NONE":
-                    stack.append(None)
                 case "EMPTY_SET" | "FROZENSET":
                     stack.append(Unread("builtins.set"))
                 case "ADDITEMS":
-                    _checked(stack[-1], Unread)
+                    _check(stack[-1], Unread)
                 case "LONG4":  # of more than 600 digits
                     stack.append(Unread("builtins.int"))
                 case "INST":
                     stack.append(Unread(argument.replace(" ", ".", 1)))
                 case "OBJ":
-                    stack.append(_instance(items[0]))
+                    stack.append(_make_object(items[0]))
                 case "NEWOBJ" | "NEWOBJ_EX":
                     del stack[-1 if name == "NEWOBJ" else -2 :]
-                    stack.append(_instance(stack.pop()))
+                    stack.append(_make_object(stack.pop()))
                 case "POP":  # of a mark too
                     if stack:
                         stack.pop()
@@ -192,16 +188,16 @@ class Pickles:
                 case "APPEND" | "APPENDS":
                     added = items if name == "APPENDS" else [stack.pop()]
                     if not isinstance(stack[-1], Unread):
-                        _checked(stack[-1], list).extend(added)
+                        _check(stack[-1], list).extend(added)
                 case "SETITEM" | "SETITEMS":
                     added = items if name == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
-                    filled = stack[-1].items if isinstance(stack[-1], Unread) else _checked(stack[-1], dict)
+                    filled = stack[-1].items if isinstance(stack[-1], Unread) else _check(stack[-1], dict)
                     filled.update(_dict(_pairs(added)))
                 case "GLOBAL":
-                    stack.append(_named(*argument.split(" ", 1)))
+                    stack.append(_resolve(*argument.split(" ", 1)))
                 case "STACK_GLOBAL":
                     qualified, module = stack.pop(), stack.pop()
-                    stack.append(_named(module, qualified))
+                    stack.append(_resolve(module, qualified))
                 case "REDUCE":
                     arguments = stack.pop()
                     stack.append(self._call(stack.pop(), arguments))
@@ -209,10 +205,10 @@ class Pickles:
                     state = stack.pop()
                     self._fill(stack[-1], state)
                 case "BINPERSID":
-                    reference = _checked(stack.pop(), tuple)
+                    reference = _check(stack.pop(), tuple)
                     # The older kind also refers so to the class of a module, with its source code.
                     is_class = reference[:1] == ("module",)
-                    stack.append(_instance(reference[1]) if is_class else self._storage(*reference))
+                    stack.append(_make_object(reference[1]) if is_class else self._storage(*reference))
                 case "STOP":
                     return stack.pop()
                 case "PROTO" | "FRAME":
@@ -266,16 +262,16 @@ class Pickles:
             raise RefusedError("has the same bytes copied over and over")
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        self._spend(_checked(arguments, tuple))
+        self._spend(_check(arguments, tuple))
         if isinstance(function, Unread):
             return Unread(function.name)
-        return _CALLS[_checked(function, _Function).name](*arguments)
+        return _CALLS[_check(function, _Function).name](*arguments)
 
     def _fill(self, target: Any, state: Any) -> None:
         """Sets the state of what :meth:`_call` made."""
         if isinstance(target, (dict, Unread)):
             return  # an ordered dict's attributes: torch keeps versions of modules there
-        self._spend(_checked(state, tuple))
+        self._spend(_check(state, tuple))
         if isinstance(target, _Dtype):
             _, order, base, names, fields, *_ = state
             if order not in ("<", ">", "|"):
@@ -284,15 +280,15 @@ class Pickles:
             target.order = "big" if order == ">" else "little"
         else:
             *_, shape, dtype, fortran, data = state
-            _checked(target, _Array).tensor = _array(shape, dtype, fortran, data)
+            _check(target, _Array).tensor = _array(shape, dtype, fortran, data)
 
     def _storage(self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None) -> Any:
         if kind != "storage":
             raise RefusedError("refers to something outside its pickle that is no storage")
         if isinstance(dtype, Unread):
             return dtype
-        claimed = Storage(_checked(dtype, torch.dtype), _sizes((count,))[0] * dtype.itemsize)
-        storage = self.storages.setdefault(_checked(key, str), claimed)
+        claimed = Storage(_check(dtype, torch.dtype), _check_sizes((count,))[0] * dtype.itemsize)
+        storage = self.storages.setdefault(_check(key, str), claimed)
         if view is not None or (storage.dtype, storage.nbytes) != (claimed.dtype, claimed.nbytes):
             raise RefusedError(f"has storages that are parts of one another ({key!r:.{_SHOWN}})")
         return storage
@@ -349,7 +345,7 @@ class _View:
     dtype: torch.dtype | None = None  # other than the storage's
 
     def tensor(self) -> Tensor | Unread:
-        storage = _checked(self.storage, Storage)
+        storage = _check(self.storage, Storage)
         if storage.is_unread:
             return Unread(str(storage.dtype))
         flat = storage.numbers
@@ -357,7 +353,7 @@ class _View:
             raise RefusedError("has a tensor without its numbers")
         if self.dtype is not None:
             flat = numbers(flat.view(torch.uint8), self.dtype, sys.byteorder)
-        size, stride, (offset,) = _sizes(self.size), _sizes(self.stride), _sizes((self.offset,))
+        size, stride, (offset,) = _check_sizes(self.size), _check_sizes(self.stride), _check_sizes((self.offset,))
         count = math.prod(size)
         if count == 0:
             return flat[:0].reshape(size)
@@ -368,15 +364,14 @@ class _View:
         return flat.as_strided(size, stride, offset)
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
-    """Sizes, or strides, or whatever else counts something."""
-    # More would make numbers of a million digits of them.
-    if len(_checked(values, tuple)) > 64 or not all(type(n) is int and 0 <= n < 2**63 for n in values):
+def _check_sizes(values: Any) -> tuple[int, ...]:
+    """Sizes, strides or other counts, if they are such; the product of more of them would have a million digits."""
+    if len(_check(values, tuple)) > 64 or not all(type(n) is int and 0 <= n < 2**63 for n in values):
         raise RefusedError("has a tensor whose sizes are no such numbers, or too many")
     return cast(tuple[int, ...], values)
 
 
-def _checked(value: Any, kind: type[_T]) -> _T:
+def _check(value: Any, kind: type[_T]) -> _T:
     if not isinstance(value, kind):
         names = [of.__name__.strip("_").lower() for of in (type(value), kind)]
         raise RefusedError("has a {} in its pickle where a {} belongs".format(*names))
@@ -387,9 +382,9 @@ def _pairs(items: list[Any]) -> Iterable[tuple[Any, Any]]:
     return zip(items[::2], items[1::2], strict=True)
 
 
-def _named(module: Any, name: Any) -> Any:
+def _resolve(module: Any, name: Any) -> Any:
     """What stands for a function, a class or a constant that a pickle names."""
-    if len(_checked(module, str)) + len(_checked(name, str)) > _LONGEST_NAME:
+    if len(_check(module, str)) + len(_check(name, str)) > _LONGEST_NAME:
         return Unread(f"{module[:_SHOWN]}...")  # named again and again, it would be copied each time
     full = f"{module}.{name}"
     full = full.replace("__builtin__.", "builtins.").replace("numpy._core.", "numpy.core.")  # Python 2, numpy 2
@@ -400,7 +395,7 @@ def _named(module: Any, name: Any) -> Any:
     return Unread(full)
 
 
-def _instance(kind: Any) -> Unread:
+def _make_object(kind: Any) -> Unread:
     """What stands for an object of a class that a pickle names."""
     name = kind.name if isinstance(kind, (Unread, _Function)) else "builtins.object" if kind is None else None
     if name is None:
@@ -422,11 +417,11 @@ def _key(key: Any) -> Any:
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding != "latin1":
         raise RefusedError("has bytes in an encoding that pickles do not use")
-    return _checked(text, str).encode(encoding)
+    return _check(text, str).encode(encoding)
 
 
 def _dtype(code: Any, *_: Any) -> _Dtype | Unread:
-    if _checked(code, str) not in _NUMPY_DTYPES:
+    if _check(code, str) not in _NUMPY_DTYPES:
         return Unread("numpy.dtype")  # of texts, times, objects or complex numbers
     return _Dtype(_NUMPY_DTYPES[code])
 
@@ -434,9 +429,9 @@ def _dtype(code: Any, *_: Any) -> _Dtype | Unread:
 def _array(shape: Any, dtype: Any, fortran: Any, data: Any) -> Tensor | Unread:
     if isinstance(dtype, Unread) or (isinstance(dtype, _Dtype) and dtype.is_unread):
         return Unread("numpy.ndarray")
-    data = _checked(data.encode("latin-1") if isinstance(data, str) else data, bytes)  # Python 2's strings are bytes
-    kind = _checked(dtype, _Dtype)
-    if math.prod(_sizes(shape)) * kind.dtype.itemsize != len(data):
+    data = _check(data.encode("latin-1") if isinstance(data, str) else data, bytes)  # Python 2's strings are bytes
+    kind = _check(dtype, _Dtype)
+    if math.prod(_check_sizes(shape)) * kind.dtype.itemsize != len(data):
         raise RefusedError(f"claims an array of shape {shape!s:.{_SHOWN}} and {kind.dtype} in {len(data)} bytes")
     content = (
         torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -466,14 +461,14 @@ def _tensor_v3(
     if isinstance(dtype, Unread) or dtype is torch.bool:  # bools have storages of their own; each view would be a copy
         return dtype if isinstance(dtype, Unread) else Unread("torch.bool")
     view = _tensor(storage, offset, size, stride, bits=bits)
-    return view if isinstance(view, Unread) else replace(view, dtype=_checked(dtype, torch.dtype))
+    return view if isinstance(view, Unread) else replace(view, dtype=_check(dtype, torch.dtype))
 
 
 def _tensor_of_class(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
     """A tensor of a class derived from torch's, or with attributes, is a tensor."""
     if not isinstance(function, _Function) or function.name not in _TENSORS:
         return Unread(function.name if isinstance(function, (_Function, Unread)) else "torch.Tensor")
-    return _CALLS[function.name](*_checked(arguments, tuple))
+    return _CALLS[function.name](*_check(arguments, tuple))
 
 
 _TENSORS = [f"torch._utils._rebuild_{name}" for name in ("parameter", "tensor", "tensor_v2", "tensor_v3")]
@@ -489,7 +484,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: _array(shape, dtype, order == "F", data),
     "numpy.dtype": _dtype,
     "torch._tensor._rebuild_from_type_v2": _tensor_of_class,
-    "torch.Size": lambda sizes: _checked(sizes, tuple),
+    "torch.Size": lambda sizes: _check(sizes, tuple),
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
     "torch._utils._rebuild_tensor": _tensor,

@@ -33,14 +33,14 @@ def read_file(path: str | os.PathLike[str], *, mapped: bool = False) -> Any:
     """
     given = Path(path)
     if os.path.isdir(given):  # which no name makes fail, as the method does of one that is too long
-        given = _in_folder(given)
+        given = _find_in_folder(given)
     if not given.name.endswith(_INDEX) or not os.path.isfile(given):
         return read_container(given if given != Path(path) else path, mapped=mapped)
     tensors: dict[str, Tensor] = {}
-    for file, names in _files(given).items():
+    for file, names in _read_index(given).items():
         shard = given.parent / file
         if not os.path.isfile(shard):
-            raise FileNotFoundError(f"{str(given)!r} names {file!r}, which is not beside it: fetch all of its files")
+            raise FileNotFoundError(f"{str(given)!r} names {file!r}, which is not there: fetch all of its files")
         content = read_container(shard, mapped=mapped)
         found = content if isinstance(content, dict) else {}
         for name in names:
@@ -50,7 +50,7 @@ def read_file(path: str | os.PathLike[str], *, mapped: bool = False) -> Any:
     return tensors
 
 
-def _in_folder(folder: Path) -> Path:
+def _find_in_folder(folder: Path) -> Path:
     """The checkpoint in a folder."""
     indices = sorted(folder.glob(f"*{_INDEX}"))
     whole = [folder / name for name in _WHOLE if (folder / name).is_file()]
@@ -65,7 +65,7 @@ def _in_folder(folder: Path) -> Path:
     return (whole or indices)[0]
 
 
-def _files(index: Path) -> dict[str, list[str]]:
+def _read_index(index: Path) -> dict[str, list[str]]:
     """The names of tensors by the file that they are in.
 
     Raises:
@@ -81,7 +81,7 @@ def _files(index: Path) -> dict[str, list[str]]:
         files: dict[str, list[str]] = {}
         for name, file in places.items():
             if not isinstance(file, str) or file in ("", ".", "..") or set(file) & set("/\\:\0") or len(file) > 255:
-                raise ValueError(f"it names {printable(repr(file), 80)}, which is no file beside it")
+                raise ValueError(f"it names {printable(repr(file), 80)}, which is no file in the same folder")
             files.setdefault(file, []).append(name)
         if len(files) > _MOST_FILES:
             raise ValueError(f"it names {len(files)} files")

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,9 @@ from torch import Tensor
 from slowfast_zoo.utils.files import write_whole
 
 from .pickled import RefusedError
+
+_CHUNK = 1 << 20
+_CHECKSUM = "slowfast_zoo.checksum"
 
 
 def read_safetensors(path: str | os.PathLike[str], *, mapped: bool = False) -> dict[str, Tensor]:
@@ -43,19 +46,20 @@ def read_safetensors(path: str | os.PathLike[str], *, mapped: bool = False) -> d
         written = (header.pop("__metadata__", None) or {}).get(_CHECKSUM)
         if written and _checksum(header, file) != written:
             raise RefusedError("has changed since it was written (its checksum is another): take it from its source")
+    views = load_file(path)
     if mapped:
-        return load_file(path)
-    if any(entry["dtype"] not in _DTYPES for entry in header.values()):  # none that networks have
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-    tensors = {
-        name: torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]], device="cpu") for name, entry in header.items()
-    }
+        return views
+
+    def read(name: str) -> Tensor:
+        begin, end = header[name]["data_offsets"]
+        if begin == end:
+            return views[name].clone()
+        content = torch.from_numpy(np.fromfile(path, np.uint8, end - begin, offset=start + begin))
+        return content.view(views[name].dtype).reshape(views[name].shape)
+
     # Most of the time the system makes room in memory, which threads do at the same time.
-    with ThreadPoolExecutor(_THREADS) as pool:
-        parts = [(path, start, [(tensors[n], header[n]) for n in list(tensors)[i::_THREADS]]) for i in range(_THREADS)]
-        for done in [pool.submit(_fill, *part) for part in parts]:
-            done.result()
-    return tensors
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(views, pool.map(read, views), strict=True))
 
 
 def _checksum(header: Mapping[str, Any], file: IO[bytes]) -> str:
@@ -68,39 +72,6 @@ def _checksum(header: Mapping[str, Any], file: IO[bytes]) -> str:
         words = np.frombuffer(chunk + bytes(-len(chunk) % 8), "<u8")
         total = (31 * total + int(words.sum(dtype=np.uint64))) % 2**64
     return f"{total:016x}"
-
-
-def _fill(path: str | os.PathLike[str], start: int, tensors: Iterable[tuple[Tensor, Mapping[str, Any]]]) -> None:
-    """Reads tensors from their places after ``start``."""
-    with Path(path).open("rb", buffering=0) as file:
-        for tensor, entry in tensors:
-            begin, end = entry["data_offsets"]
-            if end == begin:
-                continue
-            file.seek(start + begin)
-            view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            while view:
-                got = file.readinto(view)
-                if not got:
-                    raise EOFError("it ends too early")
-                view = view[got:]
-
-
-_THREADS = 4
-_CHUNK = 1 << 20
-_CHECKSUM = "slowfast_zoo.checksum"
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 def save_state_dict(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

@@ -24,22 +24,24 @@ from slowfast_zoo.models import (
     unwrapped,
 )
 from slowfast_zoo.models.record import WeightsRecord
-from slowfast_zoo.models.wrappers import whole
+from slowfast_zoo.models.wrappers import INSIDE, whole
 
 from .layouts import Layout
 from .layouts.image import Inflation, inflate, is_kept
+from .layouts.layout import IMAGENET_MEAN
 from .manifest import default_record, records
 from .parts import describe_aside, describe_places
-from .reading import Checkpoint, Prefix, not_loaded, read_checkpoints
+from .reading import Checkpoint, Prefix, describe_unread, read_checkpoints
 
 _log = logging.getLogger(__name__)
 _CLASSIFIER = ("head.fc.weight", "head.fc.bias")
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET = {"mean": IMAGENET_MEAN, "std": (0.229, 0.224, 0.225)}
 _SHOWN = 3  # names in an error before the rest is counted
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What is no tensor of a network's classifier in the layouts, and yet belongs to one.
 _HEAD = "head."
+_WRAPPER = re.compile(rf"\b(?:{'|'.join(INSIDE)})\.")  # what wrappers of single parts put into a network's names
 _MOST_TIMES = 100  # how much larger than an image network the network is that it fills: the Fast pathway, a classifier
 
 
@@ -53,7 +55,7 @@ def load_checkpoint(
 ) -> None:
     """Reads a checkpoint into a network of its architecture, strictly.
 
-    The network is looked for in all that training loops and wrappers put around and beside it: other networks, heads,
+    The network is looked for in all that training loops and wrappers put around and next to it: other networks, heads,
     weights of losses, metrics. One warning names what is left aside. Where several networks in the file fit, an average
     of the weights (``model_ema``, ``state_dict_ema``, ``shadow``, ``swa``) is taken; any other two are refused.
 
@@ -88,8 +90,8 @@ def load_checkpoint(
         raise TypeError(f"prefix is a string such as 'encoder_q.' or a function that gives names, not {prefix!r}")
     on_meta = next(network.parameters()).is_meta
     checkpoints = read_checkpoints(path, mapped=not on_meta, prefix=prefix)
-    expected = network.state_dict()
-    unused = _unused(network) if isinstance(given, FeatureNetwork) else None
+    expected = _tensors(network)
+    unused = _find_lacking(network) if isinstance(given, FeatureNetwork) else None
 
     def fit(checkpoint: Checkpoint) -> Fit:
         if checkpoint.layout.name == "image":
@@ -99,14 +101,14 @@ def load_checkpoint(
         )
 
     fitted = _choose(checkpoints, expected, fit)
-    _tell(fitted, checkpoints)
+    _report(fitted, checkpoints)
     if fitted.checkpoint.layout.name == "image":
         _fill_from_image(network, fitted, IMAGENET)
         given.pretrained_cfg = network.pretrained_cfg
         return
     _warn_of_other_rules(fitted.checkpoint, network)
-    state = _unshared(fitted.state) if on_meta else fitted.state
-    network.load_state_dict(state, strict=False, assign=on_meta)  # _fit was strict, but for the classifier
+    state = _copy_shared(fitted.state) if on_meta else fitted.state
+    _load(network, state, assign=on_meta)
     if on_meta and network.num_classes and _CLASSIFIER[0] in expected.keys() - state.keys():
         network.reset_classifier(network.num_classes)
 
@@ -131,8 +133,8 @@ def load_inflated(
     Raises:
         WeightsError: it is no image network, or does not fit.
     """
-    fitted = _choose(checkpoints, model.state_dict(), lambda c: _fit_image(c, model, how, adapt_stems=adapt_stems))
-    _tell(fitted, checkpoints)
+    fitted = _choose(checkpoints, _tensors(model), lambda c: _fit_image(c, model, how, adapt_stems=adapt_stems))
+    _report(fitted, checkpoints)
     _fill_from_image(model, fitted, normalisation)
 
 
@@ -155,11 +157,22 @@ def convert_file(path: str | os.PathLike[str], record: WeightsRecord) -> dict[st
     return _choose(checkpoints, expected, lambda c: _fit(c, expected, model)).state
 
 
-def _unused(network: VideoNetwork[Any]) -> frozenset[str]:
+def _find_lacking(network: VideoNetwork[Any]) -> frozenset[str]:
     """The tensors of a whole network that the one of a FeatureNetwork lacks."""
     with torch.device("meta"):
-        whole = build(network.config)
-    return frozenset(whole.state_dict().keys() - network.state_dict().keys())
+        complete = build(network.config)
+    return frozenset(complete.state_dict().keys() - _tensors(network).keys())
+
+
+def _tensors(network: VideoNetwork[Any]) -> dict[str, Tensor]:
+    """A network's tensors by the names that they have where no part of it is wrapped, as by ``torch.compile``."""
+    return {_WRAPPER.sub("", name): tensor for name, tensor in network.state_dict().items()}
+
+
+def _load(network: VideoNetwork[Any], state: Mapping[str, Tensor], *, assign: bool = False) -> None:
+    """Loads tensors by the names that :func:`_tensors` gives; what is missing was allowed when they were fitted."""
+    plain = {_WRAPPER.sub("", name): name for name in network.state_dict()}
+    network.load_state_dict({plain[name]: tensor for name, tensor in state.items()}, strict=False, assign=assign)
 
 
 @dataclass(frozen=True)
@@ -232,7 +245,7 @@ def _is_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], expected:
     )
 
 
-def _tell(fitted: Fit, checkpoints: list[Checkpoint]) -> None:
+def _report(fitted: Fit, checkpoints: list[Checkpoint]) -> None:
     """Says what was taken and what was left aside, where that is not the whole file."""
     checkpoint = fitted.checkpoint
     if checkpoint.rank == 0:
@@ -244,10 +257,10 @@ def _tell(fitted: Fit, checkpoints: list[Checkpoint]) -> None:
         _log.info("%s: other networks in it are left aside: %s", checkpoint.path, describe_places(rest))
     before = f"{checkpoint.place}." if checkpoint.place else ""
     names = [*(f"{before}{name}" for name in fitted.aside), *checkpoint.others]
-    told = describe_aside([name for name in names if not name.startswith(tuple(f"{place}." for place in rest))])
-    if told:
+    aside = describe_aside([name for name in names if not name.startswith(tuple(f"{place}." for place in rest))])
+    if aside:
         where = f", under {printable(checkpoint.place)!r}" if before else ""
-        warnings.warn(f"{checkpoint.path!r}: its network{where} is read; left aside: {told}", stacklevel=3)
+        warnings.warn(f"{checkpoint.path!r}: its network{where} is read; left aside: {aside}", stacklevel=3)
 
 
 def _fit_image(checkpoint: Checkpoint, model: VideoNetwork[Any], how: Inflation, *, adapt_stems: bool) -> Fit:
@@ -258,19 +271,19 @@ def _fit_image(checkpoint: Checkpoint, model: VideoNetwork[Any], how: Inflation,
             f"{checkpoint.path!r} is no image network: {printable(long[0], 80)} sees "
             f"{checkpoint.state[long[0]].shape[2]} frames. load_checkpoint reads the weights of video networks."
         )
-    whole = model.state_dict()
-    expected = {name: tensor for name, tensor in whole.items() if not is_kept(name)}
+    complete = _tensors(model)
+    expected = {name: tensor for name, tensor in complete.items() if not is_kept(name)}
     checkpoint = replace(checkpoint, state=inflate(checkpoint.state, expected, how))
     fitted = _fit(checkpoint, expected, model, adapt_stems=adapt_stems, new_classifier=True)
     size = sum(tensor.numel() for tensor in fitted.state.values())
-    if sum(tensor.numel() for name, tensor in whole.items() if not name.startswith(_HEAD)) > _MOST_TIMES * size:
+    if sum(tensor.numel() for name, tensor in complete.items() if not name.startswith(_HEAD)) > _MOST_TIMES * size:
         raise WeightsError(f"{checkpoint.path!r} is too small an image network for this one ({model.config})")
     return fitted
 
 
 def _fill_from_image(model: VideoNetwork[Any], fitted: Fit, normalisation: Mapping[str, Sequence[float]]) -> None:
     materialize(model)  # an image network does not fill all of it
-    model.load_state_dict(fitted.state, strict=False)
+    _load(model, fitted.state)
     model.pretrained_cfg = {**model.pretrained_cfg, "tag": "", "labels": None}  # nothing that it was named for
     if model.config.in_chans == 3:
         taken_over = {key: list(values) for key, values in normalisation.items()}
@@ -302,7 +315,7 @@ def _fit(
         expected: the tensors that the network has.
         model: the network.
         adapt_stems: as in :func:`load_checkpoint`.
-        new_classifier: likewise.
+        new_classifier: as in :func:`load_checkpoint`.
         unused: of a network for features, the tensors that it lacks; None for any other.
 
     Raises:
@@ -335,9 +348,9 @@ def _fit(
     is_flat = checkpoint.layout.name == "caffe2"
     own = [name for name in leftover if name.partition(".")[0] in roots or (is_flat and "." not in name)]
     problems = [
-        _problem("missing", [name for name in expected if name not in state]),
-        _problem("unexpected", own),
-        _problem(
+        _describe("missing", [name for name in expected if name not in state]),
+        _describe("unexpected", own),
+        _describe(
             "of another shape",
             [
                 f"{name} {printable(tuple(state[name].shape), 80)} instead of {tuple(tensor.shape)}"
@@ -345,7 +358,7 @@ def _fit(
                 if name in state and state[name].shape != tensor.shape
             ],
         ),
-        _problem(
+        _describe(
             "of numbers that are no weights",  # quantised ones mean nothing without their scales
             [
                 f"{name} ({state[name].dtype})"
@@ -358,13 +371,13 @@ def _fit(
         under = f" (under {printable(checkpoint.place)!r})" if checkpoint.place else ""
         raise WeightsError(
             f"{checkpoint.path!r}{under}, in the layout of {checkpoint.layout.title}, does not fit the network "
-            f"({model.config}): {'; '.join(p for p in problems if p)}.{_names_that_fit(checkpoint.layout, model)}"
-            f"{not_loaded(checkpoint.unread)}"
+            f"({model.config}): {'; '.join(p for p in problems if p)}.{_suggest_names(checkpoint.layout, model)}"
+            f"{describe_unread(checkpoint.unread)}"
         )
     return Fit(checkpoint, {name: state[name] for name in expected}, sorted(set(leftover) - set(own)), notes)
 
 
-def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copy_shared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that share memory in the file, or are a small part of what was saved, get memory of their own."""
     seen: set[int] = set()
     own = {}
@@ -388,14 +401,14 @@ def _adapt_stem(weight: Tensor, expected: Tensor) -> Tensor:
     return weight.repeat(1, -(-channels // 3), 1, 1, 1)[:, :channels] * (3 / channels)
 
 
-def _problem(what: str, names: list[str]) -> str:
+def _describe(what: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{len(names)} {what}: {', '.join(printable(name) for name in names[:_SHOWN])}{more}"
 
 
-def _names_that_fit(layout: Layout, model: VideoNetwork[Any]) -> str:
+def _suggest_names(layout: Layout, model: VideoNetwork[Any]) -> str:
     """Which tagged names have the configuration of that project's networks, where the network has not one of them."""
     architecture, tag = (model.pretrained_cfg.get(key, "") for key in ("architecture", "tag"))
     usual = default_record(architecture)
@@ -432,6 +445,6 @@ def _warn_of_other_rules(checkpoint: Checkpoint, model: VideoNetwork[Any]) -> No
     if differences:
         warnings.warn(
             f"{checkpoint.path!r} is in the layout of {layout.title}, and fits, but predictions will be wrong: "
-            f"{'; '.join(differences)}.{_names_that_fit(layout, model)}",
+            f"{'; '.join(differences)}.{_suggest_names(layout, model)}",
             stacklevel=3,
         )

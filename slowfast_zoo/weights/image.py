@@ -15,7 +15,7 @@ from slowfast_zoo.utils.torchvision_guard import require_timm
 
 from .checkpoint import IMAGENET, load_inflated
 from .layouts.image import Inflation
-from .reading import Checkpoint, named_checkpoints, read_checkpoints
+from .reading import Checkpoint, find_checkpoints, read_checkpoints
 
 _SUFFIXES = (".pth", ".pt", ".pyth", ".safetensors", ".bin")
 
@@ -65,7 +65,7 @@ def _read(source: Any) -> tuple[list[Checkpoint], Mapping[str, Sequence[float]]]
     if path and (path.is_file() or not isinstance(source, str) or path.name != source or path.suffix in _SUFFIXES):
         return read_checkpoints(path), IMAGENET
     if isinstance(source, Mapping):
-        return named_checkpoints(source, "the state dict"), IMAGENET
+        return find_checkpoints(source, "the state dict"), IMAGENET
     network: Any = source
     if isinstance(source, str):
         require_timm()
@@ -79,4 +79,4 @@ def _read(source: Any) -> tuple[list[Checkpoint], Mapping[str, Sequence[float]]]
     name = source if isinstance(source, str) else type(source).__name__
     cfg = getattr(network, "pretrained_cfg", None) or {}
     normalisation = {key: cfg[key] for key in ("mean", "std")} if {"mean", "std"} <= set(cfg) else IMAGENET
-    return named_checkpoints(network.state_dict(), name), normalisation
+    return find_checkpoints(network.state_dict(), name), normalisation

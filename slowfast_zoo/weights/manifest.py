@@ -41,6 +41,6 @@ def default_record(architecture: str) -> WeightsRecord | None:
 
 
 def _manifest_path() -> Path:
-    """Inside the package when installed from a wheel, beside it in a checkout."""
+    """Inside the package when installed from a wheel, next to it in a checkout."""
     installed = _PACKAGE / "weights_manifest.json"
     return installed if installed.is_file() else _PACKAGE.parent / "weights_manifest.json"

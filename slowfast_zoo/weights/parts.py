@@ -1,4 +1,4 @@
-"""Where in a checkpoint a network is: among what training loops, wrappers and other networks put around and beside it.
+"""Where in a checkpoint a network is: among what training loops, wrappers and other networks put around and next to it.
 
 All tensors of a file have one name: the keys of the dicts that they stand in, joined with dots. A network is wherever
 the weight of a first convolution is; what stands before that in its name stands before the network's other names too.
@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from slowfast_zoo.errors import WeightsError, printable
+from slowfast_zoo.models.wrappers import INSIDE
 from slowfast_zoo.storage.pickled import Unread
 
 from .layouts import LAYOUTS, Layout, recognise
@@ -23,25 +24,25 @@ _MOST_CHARACTERS = 100_000_000  # of all names
 _MOST_TENSORS = 200_000  # of a file, and of all networks in it together; training keeps some thousand
 _MOST_NETWORKS = 50
 _DEEPEST = 50
-# What torch.compile, FSDP and checkpointing of activations put into names where a part of a network is wrapped.
-_WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_PARALLEL = "module"  # what DataParallel and DDP put there
+_PARALLEL = "module"  # what DataParallel and DDP put into names where a part of a network is wrapped
+# What torch.compile, FSDP and checkpointing of activations put there.
+_WRAPPED = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(name for name in INSIDE if name != _PARALLEL)})\.")
 # Averages of the weights were kept to be used.
 _AVERAGE = re.compile(
     r"(?:^|[_-])(?i:ema|average|averaged|avg|shadow|swa|polyak)(?:[_-]|$|(?=[A-Z]))"
     r"|(?<=[a-z])(?:EMA|Ema|Average|Averaged|Avg|Shadow|SWA|Swa)(?:[_-]|$|(?=[A-Z]))"
 )
-# What is there to go on with training: the weights beside an average that is under state_dict (Lightning's
+# What is there to go on with training: the weights next to an average that is under state_dict (Lightning's
 # WeightAveraging; MMEngine's EMAHook, which changes the two over and counts its steps), and an average whose batch
 # norms have no statistics yet (Lightning's StochasticWeightAveraging).
 _TO_GO_ON = ("current_model_state", "average_model_state")
 _CHANGED_OVER, _CHANGED_OVER_IF = "ema_state_dict", "ema_state_dict.steps"
 # What the names of networks begin with, for those whose first layer is missing.
 _ROOTS = ("slow", "fast", "pathway", "head", "blocks")
-# PyTorchVideo's detection networks have their classifier beside the network: model.blocks..., detection_head.proj....
+# PyTorchVideo's detection networks have their classifier next to the network: model.blocks..., detection_head.proj....
 _NETWORK, _CLASSIFIER = "model.", "detection_head.proj.weight"
 # What is no part of any network, and left aside without a word.
-_UNTOLD = re.compile(r"(?:\w*optim\w*|n_averaged|\w*sched\w*)(?:\.|$)", re.IGNORECASE)
+_NOT_REPORTED = re.compile(r"(?:\w*optim\w*|n_averaged|\w*sched\w*)(?:\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Part:
         place: what stands before its names in the file, without the last dot; "" for nothing.
         layout: how its tensors are named.
         state: its tensors, and whatever else has names that begin so, by the names that are left.
-        rank: 0 for an average of weights that the file may have beside it, 2 for what is only there to go on with
+        rank: 0 for an average of other weights in the file, 2 for what is only there to go on with
             training, 1 for any other.
     """
 
@@ -145,7 +146,7 @@ def find_parts(content: Content, name: str, prefix: str | None = None) -> list[P
         plain = full.replace(f".{_PARALLEL}.", ".")
         for stem in stems:
             if plain == stem or plain.endswith(f".{stem}"):
-                place = _before(stem, full)
+                place = _place_of(stem, full)
                 outer = place.removesuffix(_NETWORK)
                 if f".{place}".endswith(f".{_NETWORK}") and f"{outer}{_CLASSIFIER}" in content.tensors:
                     place = outer
@@ -164,7 +165,7 @@ def find_parts(content: Content, name: str, prefix: str | None = None) -> list[P
         places = chosen
     room = _MOST_TENSORS
     for place in places:
-        state = _under(place, content)
+        state = _tensors_under(place, content)
         room -= len(state)
         if len(places) > _MOST_NETWORKS or room < 0:
             raise WeightsError(
@@ -176,11 +177,11 @@ def find_parts(content: Content, name: str, prefix: str | None = None) -> list[P
         if layout is not None:
             parts.append(Part(place.removesuffix("."), layout, state, _rank(place, content)))
     if not parts:
-        parts = _without_stem(content)
+        parts = _find_without_stem(content)
     return sorted(parts, key=lambda part: part.rank)
 
 
-def _before(stem: str, full: str) -> str:
+def _place_of(stem: str, full: str) -> str:
     """What stands before a first layer's name in a tensor's, which may have ``module.`` between the parts of that."""
     keys = full.split(".")
     for wanted in reversed(stem.split(".")):
@@ -190,7 +191,7 @@ def _before(stem: str, full: str) -> str:
     return "".join(f"{key}." for key in keys)
 
 
-def _under(place: str, content: Content) -> dict[str, Tensor]:
+def _tensors_under(place: str, content: Content) -> dict[str, Tensor]:
     """The tensors of a place by the names that are left, without ``module.`` where parts of a network are wrapped."""
     state = {full[len(place) :]: t for full, t in content.tensors.items() if full.startswith(place)}
     plain = {name: name.replace(f".{_PARALLEL}.", ".") for name in state}
@@ -206,7 +207,7 @@ def _rank(place: str, content: Content) -> int:
     return 0 if any(_AVERAGE.search(key) for key in keys) else 1
 
 
-def _without_stem(content: Content) -> list[Part]:
+def _find_without_stem(content: Content) -> list[Part]:
     """What looks like a network without its first layer, so that the message can say what is missing."""
     befores: dict[str, None] = {}
     for full in content.tensors:
@@ -215,7 +216,7 @@ def _without_stem(content: Content) -> list[Part]:
             if found:
                 befores[f"{before[1:]}." if before else ""] = None
     for before in list(befores)[:_MOST_NETWORKS]:
-        state = _under(before, content)
+        state = _tensors_under(before, content)
         layout = recognise(state)
         if layout is not None:
             return [Part(before.removesuffix("."), layout, state, 1)]
@@ -233,11 +234,11 @@ def describe_aside(names: list[str]) -> str:
     """Tensors that are left aside, in words: by what stands first in their names, with their number."""
     groups: dict[str, list[str]] = {}
     for full in names:
-        if not _UNTOLD.match(full.rpartition("state_dict.")[2]):
+        if not _NOT_REPORTED.match(full.rpartition("state_dict.")[2]):
             keys = full.split(".")
             groups.setdefault(".".join(keys[: 2 if keys[0] == "state_dict" else 1]), []).append(full)
-    told = [
+    described = [
         repr(printable(members[0], 80)) if len(members) == 1 else f"{printable(group, 80) + '.*'!r} ({len(members)})"
         for group, members in groups.items()
     ]
-    return ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+    return ", ".join(described[:5]) + (f" and {len(described) - 5} more" if len(described) > 5 else "")

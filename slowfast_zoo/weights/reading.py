@@ -13,8 +13,8 @@ from torch import Tensor
 from slowfast_zoo.errors import WeightsError, printable
 from slowfast_zoo.storage.shards import read_file
 
-from .layouts import LAYOUTS, Layout
-from .parts import find_parts, flatten
+from .layouts import LAYOUTS
+from .parts import Part, find_parts, flatten
 
 _SHOWN = 3  # names in an error before the rest is counted
 # What stands before the names of a network, or a function that gives its names for those of a file.
@@ -22,27 +22,19 @@ Prefix: TypeAlias = "str | Callable[[str], str | None] | None"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A network that a file holds.
+class Checkpoint(Part):
+    """A network that a file holds, by this library's names, on the CPU.
 
     Attributes:
         path: the file.
-        layout: the project whose names its tensors had.
-        state: the tensors by this library's names, on the CPU.
         config_text: the configuration of the training, where PySlowFast put its YAML into the file.
-        place: what stands before its names in the file, without the last dot; "" for nothing.
-        rank: of several that fit, those of the lowest are meant: see :class:`~slowfast_zoo.weights.parts.Part`.
         roots: what the names of its layout begin with, up to the first dot. What begins otherwise is not its own.
         others: names of the file's tensors that are not under ``place``.
         unread: objects in the file that were not read, by the names that they stand under.
     """
 
     path: str
-    layout: Layout
-    state: dict[str, Tensor]
     config_text: str
-    place: str
-    rank: int
     roots: frozenset[str]
     others: tuple[str, ...]
     unread: Mapping[str, str]
@@ -75,17 +67,17 @@ def read_checkpoints(
 
     Args:
         path: as in :func:`read_checkpoint`.
-        mapped: likewise.
+        mapped: as in :func:`read_checkpoint`.
         prefix: as in :func:`load_checkpoint`.
 
     Raises:
         FileNotFoundError: there is no such file.
         WeightsError: it cannot be read, or its tensors are in no known layout.
     """
-    return named_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix)
+    return find_checkpoints(read_file(path, mapped=mapped), os.fspath(path), prefix=prefix)
 
 
-def named_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list[Checkpoint]:
+def find_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list[Checkpoint]:
     """What :func:`read_checkpoints` makes of a file's content, for content that comes from elsewhere.
 
     Args:
@@ -104,28 +96,29 @@ def named_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list
     if not flat.tensors:
         keys = ", ".join(printable(repr(key), 80) for key in list(content)[:_SHOWN]) or "nothing"
         raise WeightsError(
-            f"{name!r} holds no tensors where weights are looked for; at its top it has {keys}{not_loaded(flat.unread)}"
+            f"{name!r} holds no tensors where weights are looked for; at its top it has {keys}"
+            f"{describe_unread(flat.unread)}"
         )
     parts = find_parts(flat, name, None if callable(prefix) else prefix)
     if not parts:
         names = ", ".join(printable(full, 80) for full in list(flat.tensors)[:_SHOWN])
         raise WeightsError(
             f"{name!r} is in no layout that is known ({', '.join(known.title for known in LAYOUTS)}); its tensors are "
-            f"named {names}, ...{not_loaded(flat.unread)}"
+            f"named {names}, ...{describe_unread(flat.unread)}"
         )
-    config_text = content.get("cfg", "")
+    config_text = content.get("cfg")
     found = []
     for part in parts:
         converted = part.layout.convert(part.state)
         before = f"{part.place}." if part.place else ""
         found.append(
             Checkpoint(
-                name,
-                part.layout,
-                _with_counts(converted),
-                config_text if isinstance(config_text, str) else "",
                 place=part.place,
+                layout=part.layout,
+                state=_add_counts(converted),
                 rank=part.rank,
+                path=name,
+                config_text=config_text if isinstance(config_text, str) else "",
                 roots=frozenset(full.partition(".")[0] for full in part.state.keys() - converted.keys()),
                 others=tuple(full for full in flat.tensors if not full.startswith(before)),
                 unread=flat.unread,
@@ -134,7 +127,7 @@ def named_checkpoints(content: Any, name: str, *, prefix: Prefix = None) -> list
     return found
 
 
-def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _add_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Batch norms count their batches; files older than that, and Caffe2's, lack the counters, which no output uses."""
     for name in [name for name in state if name.endswith(".running_var")]:
         state.setdefault(
@@ -143,7 +136,7 @@ def _with_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def not_loaded(unread: Mapping[str, str]) -> str:
+def describe_unread(unread: Mapping[str, str]) -> str:
     """Says which objects of a file were passed over, for one in which something is missing."""
     if not unread:
         return ""

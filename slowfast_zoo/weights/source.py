@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from slowfast_zoo.errors import WeightsError
 from slowfast_zoo.models.record import WeightsRecord
-from slowfast_zoo.storage.cache import ContentError, DiskError, cache_folder, has_sha256, mark_verified, writing
-from slowfast_zoo.storage.download import Checksum, downloaded, refuse_offline
-from slowfast_zoo.storage.hub import cached_hub_file, hub_file, hub_problem
+from slowfast_zoo.storage.cache import (
+    ContentError,
+    DiskError,
+    cache_folder,
+    has_sha256,
+    known_sha256,
+    lock,
+    note_sha256,
+    writing,
+)
+from slowfast_zoo.storage.download import Checksum, download, refuse_offline
+from slowfast_zoo.storage.hub import cached_hub_file, hub_file
 from slowfast_zoo.storage.tensors import save_state_dict
 from slowfast_zoo.utils.files import file_hash, write_whole
 from slowfast_zoo.utils.version import __version__
@@ -24,7 +31,7 @@ from slowfast_zoo.utils.version import __version__
 _log = logging.getLogger(__name__)
 _BUNDLE = Path(__file__).resolve().parent / "bundled"
 _NAMESPACE = "SLOWFAST_ZOO_HUB_NAMESPACE"
-_LONGEST_NOTE = 10_000  # bytes of what is noted beside a converted file
+_LONGEST_NOTE = 10_000  # bytes of what is noted next to a converted file
 _CONVERSION = 1  # to be raised with a change in what convert_file makes: older cached files are then made anew
 
 
@@ -69,13 +76,13 @@ def find_weights(
         WeightsError: the file cannot be had, or is not what the manifest describes.
     """
     if record.file is not None:
-        return _bundled(record)
+        return _find_bundled(record)
     failures = []
-    sidecar = _sidecar(record, cache_dir)
-    if sidecar is not None:
-        if _converted_problem(record, sidecar, cache_dir) is None:
-            return _converted_path(record, cache_dir)
-        failures.append(f"the cached file {str(_converted_path(record, cache_dir))!r} is damaged")
+    if note := _converted_note(record, cache_dir):
+        converted = _converted_path(record, cache_dir)
+        if _problem(converted, note["sha256"], cache_dir) is None:
+            return converted
+        failures.append(f"the cached file {str(converted)!r} is damaged")
     place = _hub_place(record) if from_hub else None
     if place is not None:
         try:
@@ -94,7 +101,7 @@ def find_weights(
             failures.append(str(error))
     if record.source is not None:
         try:
-            return _from_upstream(record, cache_dir, progress)
+            return _convert_original(record, cache_dir, progress)
         except DiskError:
             raise
         except WeightsError as error:
@@ -119,13 +126,34 @@ def verify_cached(record: WeightsRecord, cache_dir: str | os.PathLike[str] | Non
     Returns:
         One entry for each file. Where it has a problem, the next :func:`find_weights` gets the file anew.
     """
-    return [CachedFile(path, _problem(record, path, cache_dir)) for path in _local_files(record, cache_dir)]
+    expected: dict[Path, str | None] = {}
+    if record.file is not None and (_BUNDLE / record.file).is_file():
+        expected[_BUNDLE / record.file] = record.sha256
+    if note := _converted_note(record, cache_dir):
+        expected[_converted_path(record, cache_dir)] = note["sha256"]
+    if place := _hub_place(record):
+        path = cached_hub_file(place.repo, place.file, revision=place.revision, cache_dir=cache_dir)
+        if path is not None:
+            expected[path] = place.sha256 or known_sha256(path, cache_dir)
+    return [CachedFile(path, _problem(path, sha256, cache_dir, fresh=True)) for path, sha256 in expected.items()]
+
+
+def _problem(
+    path: Path, sha256: str | None, cache_dir: str | os.PathLike[str] | None, *, fresh: bool = False
+) -> str | None:
+    """What is wrong with a file that should have this hash, or None."""
+    try:
+        if sha256 is None or has_sha256(path, sha256, cache_dir, fresh=fresh):
+            return None
+        return f"SHA-256 {file_hash(path)} instead of {sha256}"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
 
 
 def source_sha256(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None = None) -> str | None:
     """The hash of the publisher's file that the cached weights were converted from; None if there are none."""
-    sidecar = _sidecar(record, cache_dir)
-    return sidecar["source_sha256"] if sidecar else None
+    note = _converted_note(record, cache_dir)
+    return note["source_sha256"] if note else None
 
 
 def check_source(record: WeightsRecord, path: Path) -> None:
@@ -134,39 +162,17 @@ def check_source(record: WeightsRecord, path: Path) -> None:
     Raises:
         WeightsError: it is another file.
     """
-    checksum = record.source["hash"] if record.source else None
-    if checksum and not (actual := file_hash(path, checksum["algorithm"])).startswith(checksum["prefix"]):
-        raise ContentError(
-            f"{str(path)!r} is not the file of {record.name!r}: its {checksum['algorithm']} is {actual}, the "
-            f"publisher's {checksum['prefix']}"
-        )
+    checksum = _published_hash(record)
+    if checksum and (problem := checksum.mismatch(path)):
+        raise ContentError(f"{str(path)!r} is not the publisher's file of {record.name!r}: {problem}")
 
 
-def _local_files(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
-    if record.file is not None and (_BUNDLE / record.file).is_file():
-        yield _BUNDLE / record.file
-    if _sidecar(record, cache_dir) is not None:
-        yield _converted_path(record, cache_dir)
-    place = _hub_place(record)
-    if place is not None:
-        path = cached_hub_file(place.repo, place.file, revision=place.revision, cache_dir=cache_dir)
-        if path is not None:
-            yield path
+def _published_hash(record: WeightsRecord) -> Checksum | None:
+    published = record.source["hash"] if record.source else None
+    return Checksum(published["algorithm"], published["prefix"]) if published else None
 
 
-def _problem(record: WeightsRecord, path: Path, cache_dir: str | os.PathLike[str] | None) -> str | None:
-    try:
-        if path.parent == _BUNDLE:
-            return None if file_hash(path) == record.sha256 else f"its SHA-256 is not the manifest's {record.sha256}"
-        if path == _converted_path(record, cache_dir):
-            return _converted_problem(record, _sidecar(record, cache_dir) or {}, cache_dir, fresh=True)
-        place = _hub_place(record)
-        return hub_problem(path, place.sha256 if place else None, cache_dir)
-    except OSError as error:
-        return f"it cannot be read: {error.strerror or error}"
-
-
-def _bundled(record: WeightsRecord) -> Path:
+def _find_bundled(record: WeightsRecord) -> Path:
     path = _BUNDLE / (record.file or "")
     if not path.is_file():
         raise WeightsError(
@@ -203,81 +209,60 @@ def _converted_path(record: WeightsRecord, cache_dir: str | os.PathLike[str] | N
     return cache_folder(cache_dir) / f"{record.name}.safetensors"
 
 
-def _sidecar(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None) -> dict[str, Any] | None:
+def _converted_note(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None) -> dict[str, Any] | None:
     """What is noted about the converted file, if that is there and made from the manifest's source."""
     path = _converted_path(record, cache_dir)
     try:
         with path.with_suffix(".json").open("rb") as file:
-            sidecar = json.loads(file.read(_LONGEST_NOTE))
-        current = sidecar["conversion"] == _CONVERSION and sidecar["source_url"] == (record.source or {}).get("url")
-        hashes = [sidecar[name] for name in ("sha256", "source_sha256")]
-        is_whole = type(sidecar["bytes"]) is int and all(re.fullmatch("[0-9a-f]{64}", text) for text in hashes)
-        return sidecar if current and is_whole and path.is_file() else None
+            note = json.loads(file.read(_LONGEST_NOTE))
+        is_current = note["conversion"] == _CONVERSION and note["source_url"] == (record.source or {}).get("url")
+        hashes = [note[name] for name in ("sha256", "source_sha256")]
+        is_whole = type(note["bytes"]) is int and all(re.fullmatch("[0-9a-f]{64}", text) for text in hashes)
+        return note if is_current and is_whole and path.is_file() else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def _converted_problem(
-    record: WeightsRecord,
-    sidecar: dict[str, Any],
-    cache_dir: str | os.PathLike[str] | None,
-    *,
-    fresh: bool = False,
-) -> str | None:
-    path = _converted_path(record, cache_dir)
-    try:
-        size = path.stat().st_size
-        if size != sidecar["bytes"]:
-            return f"{size} bytes instead of {sidecar['bytes']}"
-        if not has_sha256(path, sidecar["sha256"], cache_dir, fresh=fresh):
-            return f"its SHA-256 is not {sidecar['sha256']}, with which it was written"
-    except OSError as error:
-        return f"it cannot be read: {error}"
-    return None
-
-
-def _from_upstream(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None, progress: bool) -> Path:
+def _convert_original(record: WeightsRecord, cache_dir: str | os.PathLike[str] | None, progress: bool) -> Path:
     """Downloads the original and converts it, unless another process has done so meanwhile."""
     from .checkpoint import convert_file
 
     assert record.source is not None
-    url, checksum = record.source["url"], record.source["hash"]
+    url = record.source["url"]
     folder, path = cache_folder(cache_dir), _converted_path(record, cache_dir)
     refuse_offline(url, record.name)
-    with _alone(record, folder):
-        sidecar = _sidecar(record, cache_dir)
-        if sidecar is not None and _converted_problem(record, sidecar, cache_dir) is None:
+    with lock(folder, record.name):
+        note = _converted_note(record, cache_dir)
+        if note is not None and _problem(path, note["sha256"], cache_dir) is None:
             return path
-        with downloaded(
+        with download(
             url,
             folder,
             what=record.name,
             size=record.source["bytes"],
             most=_most_bytes(record),
-            checksum=Checksum(checksum["algorithm"], checksum["prefix"]) if checksum else None,
+            checksum=_published_hash(record),
             progress=progress,
         ) as original:
-            source_bytes = original.path.stat().st_size
-            state = convert_file(original.path, record)
-            # Written beside the original, where the next call finds or removes it should this process be killed.
+            state = convert_file(original, record)
+            # Written next to the original, where the next call removes it should this process be killed.
             with writing(record.name, folder):
-                converted, noted = original.path.with_name(".converted"), original.path.with_name(".noted")
-                # No metadata: safetensors writes it in an order that changes, and the file should always be the same.
+                converted, noted = original.with_name(".converted"), original.with_name(".noted")
                 save_state_dict(state, converted)
-                sidecar = {
+                note = {
                     "name": record.name,
                     "source_url": url,
-                    "source_sha256": original.sha256,
-                    "source_bytes": source_bytes,
+                    "source_sha256": file_hash(original),
+                    "source_bytes": original.stat().st_size,
                     "sha256": file_hash(converted),
                     "bytes": converted.stat().st_size,
                     "slowfast_zoo": __version__,
                     "conversion": _CONVERSION,
                 }
-                write_whole(noted, (json.dumps(sidecar, indent=1) + "\n").encode())
+                write_whole(noted, (json.dumps(note, indent=1) + "\n").encode())
                 converted.replace(path)
                 noted.replace(path.with_suffix(".json"))
-        mark_verified(path, sidecar["sha256"], cache_dir)
+                note_sha256(path, note["sha256"], cache_dir)
     return path
 
 
@@ -290,19 +275,3 @@ def _most_bytes(record: WeightsRecord) -> int:
     with torch.device("meta"):
         tensors = build(record.config).state_dict().values()
     return int(8 * sum(tensor.nbytes for tensor in tensors)) + (64 << 20)
-
-
-@contextlib.contextmanager
-def _alone(record: WeightsRecord, folder: Path) -> Iterator[None]:
-    """Lets other processes wait, so that eight of them do not each download the same file.
-
-    Nothing depends on it: some network file systems grant the lock to everyone, and then each process downloads.
-    """
-    from huggingface_hub import utils
-
-    lock = getattr(utils, "WeakFileLock", contextlib.nullcontext)  # in all versions so far, but undocumented
-    with contextlib.ExitStack() as stack:
-        with writing(record.name, folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock(folder / f".{record.name}.lock"))
-        yield

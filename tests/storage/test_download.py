@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import random
 import shutil
 import socket
@@ -26,7 +25,7 @@ from slowfast_zoo.storage import download
 from slowfast_zoo.storage.cache import ContentError
 from slowfast_zoo.storage.download import Checksum
 from slowfast_zoo.weights import find_weights, records
-from tests.weights.test_source import fetch, names, upstream
+from tests.weights.test_source import fetch, leave_part, names, upstream
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -66,7 +65,6 @@ def kill_in_the_middle(process: subprocess.Popen[bytes], folder: Path, least: in
     return parts[0].stat().st_size
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="locks that a process leaves are another thing there")
 def test_a_killed_download_repeated_at_once(tmp_path: Path) -> None:
     """It goes on from what is there, and nothing is left of it in the end."""
     content = find_weights(records()[BUNDLED]).read_bytes()
@@ -92,49 +90,6 @@ def test_a_killed_download_repeated_at_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="locks that a process leaves are another thing there")
-def test_one_that_is_still_alive_keeps_its_part(tmp_path: Path) -> None:
-    file = CdnFile(CONTENT, pause=0.1)
-    with CdnServer({"weights.bin": file}) as server:
-        url = f"{server.url}/weights.bin"
-        done: list[str] = []
-        thread = threading.Thread(target=lambda: done.append(fetch(url, tmp_path / "first", what="x")))
-        thread.start()
-        while not any(part.stat().st_size for part in tmp_path.glob("*.part/weights.bin")):
-            time.sleep(0.005)
-        file.pause = 0
-        assert fetch(url, tmp_path / "second", what="x") == SHA256
-        thread.join()
-        assert done == [SHA256]
-        assert [r for *_, r in server.requests] == [None, None]
-    assert names(tmp_path) == ["first", "second"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="locks that a process leaves are another thing there")
-@pytest.mark.parametrize("why", ["another machine's", "locks that everybody gets"])
-def test_where_a_lock_says_nothing(tmp_path: Path, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may be written elsewhere just now is let alone, until it has not been touched for a while."""
-    with CdnServer({"weights.bin": CdnFile(CONTENT)}) as server:
-        url = f"{server.url}/weights.bin"
-        part = download._Part.claim(tmp_path, url)
-        part.restart('"1"', len(CONTENT))
-        part.file.write_bytes(CONTENT[:70_000])
-        part._let_go()  # as the end of its process does
-        if why == "another machine's":
-            (part.folder / ".lock").write_bytes(b"elsewhere")
-        else:
-            monkeypatch.setattr(download, "_has_locked", lambda _: True)
-        assert not part.abandoned
-        fetch(url, tmp_path / "x", what="x")
-        assert server.requests[-1][2] is None and part.size == 70_000
-        long_ago = time.time() - 2 * download._ABANDONED
-        os.utime(part.file, (long_ago, long_ago))
-        fetch(url, tmp_path / "x", what="x")
-        assert server.requests[-1][2] == "bytes=70000-"
-    assert names(tmp_path) == ["x"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="locks that a process leaves are another thing there")
 @pytest.mark.parametrize(
     "noted",
     [b"[" * 5000, b'{"validator": ' + b"9" * 5000 + b"}", b"\xff", b"[1]", b'{"validator": 3, "total": 9}', b""],
@@ -142,11 +97,8 @@ def test_where_a_lock_says_nothing(tmp_path: Path, why: str, monkeypatch: pytest
 def test_a_damaged_note_starts_anew(tmp_path: Path, noted: bytes) -> None:
     with CdnServer({"weights.bin": CdnFile(CONTENT)}) as server:
         url = f"{server.url}/weights.bin"
-        part = download._Part.claim(tmp_path, url)
-        part.restart('"1"', len(CONTENT))
-        part.file.write_bytes(CONTENT[:70_000])
-        (part.folder / ".origin").write_bytes(noted)
-        part._let_go()
+        left = leave_part(url, tmp_path, CONTENT[:70_000])
+        (left.part / ".origin").write_bytes(noted)
         assert fetch(url, tmp_path / "x", what="x") == SHA256
         assert [r for *_, r in server.requests] == [None]
     assert names(tmp_path) == ["x"]

@@ -1,4 +1,4 @@
-"""Checkpoints as training loops write them: the network's tensors under some prefix, beside others."""
+"""Checkpoints as training loops write them: the network's tensors under some prefix, next to others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -102,6 +103,42 @@ def test_feature_networks_take_what_they_have(out_indices: tuple[int, ...], tmp_
     expected = trained.forward_stages(CLIP, out_indices)
     for found, wanted in zip(features(CLIP), expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def wrap_parts(model: Any) -> None:
+    model.slow.res3 = torch.compile(model.slow.res3)
+    model.fast.res4 = nn.DataParallel(model.fast.res4)
+
+
+def test_networks_with_wrapped_parts(tmp_path: Path) -> None:
+    """What is compiled or parallel in the network, in the one that was saved, in both or in neither."""
+    for is_wrapped in (False, True):
+        trained = network(1)
+        expected = trained.state_dict()
+        if is_wrapped:
+            wrap_parts(trained)
+        path = saved(tmp_path / "w.pt", trained.state_dict())
+        features: Any = sfz.create_model(NAME, features_only=True, **SMALL)
+        for model, inner in ((network(2), None), (features, features.network)):
+            wrap_parts(inner or model)
+            names = list(model.state_dict())
+            assert any("_orig_mod" in name for name in names) and any(".module." in name for name in names)
+            sfz.load_checkpoint(model, path)
+            assert list(model.state_dict()) == names
+            for name, tensor in (inner or model).state_dict().items():
+                plain = name.replace("._orig_mod.", ".").replace(".module.", ".")
+                assert torch.equal(tensor, expected[plain]), name
+
+
+def test_an_image_network_for_one_with_wrapped_parts() -> None:
+    plain, wrapped = (sfz.create_model("slow_r50_4x16", num_classes=5) for _ in range(2))
+    wrapped.pathway.res3 = torch.compile(wrapped.pathway.res3)
+    image = timm.create_model("resnet50")
+    for model in (plain, wrapped):
+        sfz.load_image_weights(model, image)
+    loaded = dict(plain.pathway.named_parameters())
+    for name, tensor in wrapped.pathway.named_parameters():
+        assert torch.equal(tensor, loaded[name.replace("_orig_mod.", "")]), name
 
 
 def test_names_of_a_million_characters_come_to_an_end(tmp_path: Path) -> None:

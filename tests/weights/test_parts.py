@@ -1,6 +1,6 @@
 """Checkpoints out of real training code: a network among other networks, heads, losses, averages and objects.
 
-Each is a network's own state dict with other things around and beside it; what comes back is compared with the network.
+Each is a network's own state dict with other things around and next to it; what comes back is compared with it.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def test_what_is_left_aside_is_named_once(tmp_path: Path, model: Any, caplog: py
 
 @pytest.mark.filterwarnings("ignore:.*left aside")
 def test_two_heads(tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A network for features with heads of the user's own beside it, or in place of its own."""
+    """A network for features with heads of the user's own next to it, or in place of its own."""
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
     heads = {"verbs.weight": torch.ones(3, 256), "nouns.weight": torch.ones(4, 256)}
     for content in ({**under("backbone.", state), **heads}, {**state, **under("head.", heads)}):
@@ -252,7 +252,7 @@ def test_renaming(tmp_path: Path, model: Any) -> None:
 
 
 def test_still_strict(tmp_path: Path, model: Any) -> None:
-    """A deeper network's names are the network's own, under whatever prefix: it is not one with something beside it."""
+    """A deeper network's names are the network's own, under whatever prefix: not one with something next to it."""
     deeper = sfz.create_model("slow_r101_8x8", **SMALL).state_dict()
     for content in (
         deeper,
@@ -360,9 +360,9 @@ def test_shards_that_are_not_whole(tmp_path: Path, model: Any) -> None:
     index = shard(tmp_path, model.state_dict(), "safetensors")
     places = json.loads(index.read_text())["weight_map"]
     for changed, says in (
-        ('{"weight_map": {"a": "../../secret"}}', "no file beside it"),
-        ('{"weight_map": {"a": "/etc/passwd"}}', "no file beside it"),
-        ('{"weight_map": {"a": ["x"]}}', "no file beside it"),
+        ('{"weight_map": {"a": "../../secret"}}', "no file in the same folder"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "no file in the same folder"),
+        ('{"weight_map": {"a": ["x"]}}', "no file in the same folder"),
         ('{"weight_map": []}', "weight_map is empty"),
         ('{"a": 1}', "has no weight_map"),
         ("[" * 100_000, "no index"),

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -35,6 +36,7 @@ from slowfast_zoo.errors import WeightsError
 from slowfast_zoo.storage import download
 from slowfast_zoo.storage.cache import ContentError, DiskError, cache_folder
 from slowfast_zoo.storage.download import Checksum
+from slowfast_zoo.utils.files import file_hash
 from slowfast_zoo.weights import WeightsRecord, checkpoint, find_weights, records, source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +61,18 @@ def cdn(**fields: Any) -> Iterator[tuple[CdnServer, CdnFile, str]]:
 
 def fetch(url: str, target: Path, **kwargs: Any) -> str:
     """Downloads to a place of its own; gives the SHA-256."""
-    with download.downloaded(url, target.parent, **kwargs) as file:
-        file.path.replace(target)
-        return file.sha256
+    with download.download(url, target.parent, **kwargs) as file:
+        file.replace(target)
+    return file_hash(target)
+
+
+def leave_part(url: str, folder: Path, content: bytes) -> download._Download:
+    """What a process that was killed left of the file with the ETag "1"."""
+    left = download._Download(url, folder, "x", None, None)
+    left.part.mkdir(parents=True)
+    left.restart('"1"', len(CONTENT))
+    left.file.write_bytes(content)
+    return left
 
 
 def closed_port() -> str:
@@ -207,24 +218,13 @@ def test_an_interrupted_download_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_a_killed_process_left(tmp_path: Path) -> None:
-    """It is nobody's after a while; before that, it may be another process's that is busy."""
     with cdn() as (server, _, url):
-        part = download._Part.claim(tmp_path, url)
-        part.restart('"1"', len(CONTENT))
-        part.file.write_bytes(CONTENT[:70_000])
-        fetch(url, tmp_path / "x", what="x")
-        assert server.requests[-1][2] is None
-        assert part.size == 70_000
-        long_ago = time.time() - 2 * download._ABANDONED
-        os.utime(part.file, (long_ago, long_ago))
+        leave_part(url, tmp_path, CONTENT[:70_000])
         fetch(url, tmp_path / "x", what="x")
         assert server.requests[-1][2] == "bytes=70000-"
         assert names(tmp_path) == ["x"]
         # Killed when all had arrived.
-        part = download._Part.claim(tmp_path, url)
-        part.restart('"1"', len(CONTENT))
-        part.file.write_bytes(CONTENT)
-        part.leave()
+        leave_part(url, tmp_path, CONTENT)
         server.requests.clear()
         fetch(url, tmp_path / "y", what="x", checksum=Checksum("sha256", SHA256))
         assert server.count() == 0
@@ -305,25 +305,6 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.count() == 0
     (tmp_path / "y").write_bytes(CONTENT)
     fetch((tmp_path / "y").as_uri(), tmp_path / "x", what="x")
-
-
-def test_two_at_once(tmp_path: Path) -> None:
-    problems: list[Exception] = []
-
-    def get() -> None:
-        try:
-            fetch(url, tmp_path / "x", what="x", checksum=Checksum("sha256", SHA256))
-        except Exception as error:
-            problems.append(error)
-
-    with cdn(pause=0.02, drop=150_000, times=3) as (_, _, url):
-        threads = [threading.Thread(target=get) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert problems == []
-    assert names(tmp_path) == ["x"]
 
 
 class Terminal(io.StringIO):
@@ -544,24 +525,59 @@ def test_what_is_cached(tmp_path: Path, converter: list[Path]) -> None:
         assert server.count() == 2
 
 
+def at_once(url: str, folder: Path) -> list[Path | WeightsError]:
+    """What four threads get that need the same weights at the same time."""
+    outcomes: list[Path | WeightsError] = []
+
+    def find() -> None:
+        try:
+            outcomes.append(find_weights(upstream(url), folder))
+        except WeightsError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=find) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def test_at_once(tmp_path: Path, converter: list[Path]) -> None:
+    with cdn(pause=0.02, drop=150_000, times=1) as (server, _, url):
+        outcomes = at_once(url, tmp_path)
+        assert outcomes == [outcomes[0]] * 4 and isinstance(outcomes[0], Path)
+        assert [asked for *_, asked in server.requests] == [None, "bytes=150000-"] and len(converter) == 1
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_at_once_without_a_lock(tmp_path: Path, converter: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network file systems give the lock to everyone."""
+    """Some network file systems give the lock to everyone, on one machine at a time."""
     from huggingface_hub import utils
 
     monkeypatch.setattr(utils, "WeakFileLock", contextlib.nullcontext)
-    found: list[Path] = []
+    monkeypatch.setattr(platform, "node", lambda: threading.current_thread().name)
     with cdn(pause=0.02) as (server, _, url):
-        threads = [
-            threading.Thread(target=lambda: found.append(find_weights(upstream(url), tmp_path))) for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == server.count() == len(converter) == 4
-        assert find_weights(upstream(url), tmp_path) == found[0]
+        outcomes = at_once(url, tmp_path)
+        assert outcomes == [outcomes[0]] * 4 and isinstance(outcomes[0], Path)
+        assert server.count() == len(converter) == 4
+        assert find_weights(upstream(url), tmp_path) == outcomes[0]
         assert server.count() == 4
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_no_mixed_file(tmp_path: Path, converter: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the lock holds nobody back at all, what is made is right, or nothing is."""
+    from huggingface_hub import utils
+
+    monkeypatch.setattr(utils, "WeakFileLock", contextlib.nullcontext)
+    with cdn(pause=0.02) as (_, file, url):
+        outcomes = at_once(url, tmp_path)
+        made = [path for path in outcomes if isinstance(path, Path)]
+        for path in made:
+            assert json.loads(path.with_suffix(".json").read_text())["source_sha256"] == SHA256
+        file.pause = 0
+        assert find_weights(upstream(url), tmp_path).read_bytes()
 
 
 def test_nowhere(tmp_path: Path) -> None:

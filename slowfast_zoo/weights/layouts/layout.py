@@ -27,7 +27,8 @@ class Layout:
             the result with a network finds it left over.
         slow_frames: which frames the project's SlowFast networks give to the Slow pathway, which no tensor tells, as
             :class:`~slowfast_zoo.models.SlowFastConfig` has it; None where that is not the project's to say.
-        mean: what the project subtracts from RGB frames (on a scale from 0 to 1), likewise.
+        mean: what the project subtracts from RGB frames (on a scale from 0 to 1); None where that
+            is not the project's to say.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""PySlowFast's own checkpoints (.pyth): slowfast/models/video_model_builder.py and the helpers beside it."""
+"""PySlowFast's own checkpoints (.pyth): slowfast/models/video_model_builder.py and the helpers next to it."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
 def convert(state: Mapping[str, Tensor]) -> State:
     """Block 0 is the stem; those with residual blocks are res2 to res5 in turn, pooling may stand between them."""
     if "detection_head.proj.weight" in state or not any(name.startswith("blocks.0.") for name in state):
-        beside = {name: tensor for name, tensor in state.items() if not name.startswith("model.")}
-        state = beside | {name[6:]: tensor for name, tensor in state.items() if name.startswith("model.")}
+        outer = {name: tensor for name, tensor in state.items() if not name.startswith("model.")}
+        state = outer | {name[6:]: tensor for name, tensor in state.items() if name.startswith("model.")}
     two = any(".multipathway_blocks.1." in name for name in state)
     numbers = {int(m.group(1)) for name in state if (m := re.match(r"blocks\.(\d{1,9})\..*res_blocks\.", name))}
     stages = {str(number): f"res{2 + i}" for i, number in enumerate(sorted(numbers)[:4])}
