@@ -281,7 +281,7 @@ class Progress:
 
 def _named(word: str) -> dict[str, str]:
     """The videos of a file, a folder or a URL."""
-    from slowfast_zoo.video.source import local_path
+    from slowfast_zoo.video.media import local_path
 
     if (path := local_path(word)) is None:
         return {word: ""}

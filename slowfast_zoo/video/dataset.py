@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from .media import local_path
 from .segment import Segment
-from .source import IMAGE_SUFFIXES, is_left_out, local_path
+from .source import IMAGE_SUFFIXES, is_left_out
 
 # What a folder is searched for. A file of any other name can be given by itself.
 VIDEO_SUFFIXES = (

@@ -12,31 +12,18 @@ import contextlib
 import itertools
 import math
 import struct
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
+from slowfast_zoo.errors import VideoDecodeError
 
-from .pyav import (
-    NO_TIMES,
-    Interruptible,
-    ToRgb,
-    demuxed,
-    let_go,
-    open_container,
-    reason,
-    stated_size,
-    trusted_formats,
-    video_stream,
-)
-from .source import VideoFile, ask_server, has_index_behind, in_one_pass, is_list, readable, video_name
+from .media import Media
+from .pyav import NO_TIMES, ToRgb, demuxed, let_go, reason, require_av, video_stream
+from .source import FrameReader, VideoFile
 from .stamps import NEAR, Clock, StoredPacket, read_clock
 
 if TYPE_CHECKING:
@@ -44,10 +31,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
-    from typing_extensions import Self
 
-# Seconds without data after which a URL counts as dead.
-_SILENCE = 30.0
 # Without an index of keyframes, jumping this far ahead (seconds) is tried by a seek, anything nearer by decoding on.
 _SEEK_AHEAD = 4.0
 # Indices go by decoding time, which runs ahead of the time of display by a few frames where there are B-frames.
@@ -76,7 +60,7 @@ class _Stamped:
     frame: VideoFrame
 
 
-class VideoReader:
+class VideoReader(FrameReader):
     """A video file, open for reading frames by time.
 
     Times are seconds from the first frame of the video, whatever time stamp the container gives that frame. The frame
@@ -126,22 +110,16 @@ class VideoReader:
     def __init__(self, video: VideoFile, *, threads: int = 2) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
-        self.name = video_name(video)
+        self._media = Media(video)
+        self.name = self._media.name
         self.frames_decoded = 0
         self._av = require_av()
         self._threads = threads
         self._damage: str | None = None
         self._ready = False
-        self._media = readable(video)
-        self._call = Interruptible()
-        self._sends_parts: bool | None = None  # of a server
-        self._head = b""
-        if isinstance(self._media, str):
-            self._sends_parts, self._head = ask_server(self._media)
         self._to_rgb = ToRgb(self._av)
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._clock: Clock | None = None
-        self._joined: Clock | None = None  # the same, where the stamps alone do not do
         self._sought: int | None = None  # the stamp from which is read; None from the start
         self._current: _Stamped | None = None
         self._next: _Stamped | None = None
@@ -155,12 +133,6 @@ class VideoReader:
         self._ready = True
         self._warn_of_damage()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"VideoReader({self.name!r}: {self.width} x {self.height}, {self.duration:.2f} s at {self.fps:.4g} fps)"
 
@@ -173,59 +145,14 @@ class VideoReader:
         """Close the file. May be called twice; frames already returned stay valid."""
         self._current = self._next = None
         self._frames: Iterator[_Stamped] = iter(())
-        if self._opened is not None and not self._call.is_abandoned:
+        if self._opened is not None and not self._media.is_abandoned:
             let_go(*self._opened)
         self._opened = None  # the stream holds the decoder and its threads
-
-    def frames_at(self, times: Sequence[float]) -> Tensor:
-        """The frames shown at some times.
-
-        Args:
-            times: seconds from the first frame, in any order. Before the start means the first frame, past the end
-                the last one.
-
-        Returns:
-            uint8 RGB frames (T, 3, H, W), in the order of ``times``.
-
-        Raises:
-            ValueError: ``times`` is empty, or the reader is closed.
-            VideoDecodeError: the frames cannot be decoded.
-        """
-        return next(self.clips_at([times]))
-
-    def clips_at(
-        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
-    ) -> Iterator[Tensor]:
-        """Several clips in one pass over the file: a frame that clips share is decoded once.
-
-        Clips in the order of their times need the least memory: only frames that a later clip wants are held.
-
-        Args:
-            clips: for each clip the times of its frames, as for :meth:`frames_at`.
-            transform: applied once to each frame that the clips hold, uint8 RGB (3, H, W). Making frames small here
-                keeps large ones from being held.
-
-        Yields:
-            For each clip, in the order given, uint8 RGB frames (T, 3, H, W), or stacked results of ``transform``.
-
-        Raises:
-            ValueError: a clip has no times, or the reader is closed.
-            VideoDecodeError: the frames cannot be decoded.
-        """
-
-        def pixels(frame: VideoFrame) -> Tensor:
-            return self._pixels(frame) if transform is None else transform(self._pixels(frame))
-
-        return in_one_pass(clips, self._frame_at, pixels)
 
     def frame_times(self) -> Sequence[float]:
         """When each stored frame is shown, in seconds from the first one, in the order of presentation.
 
         From the packets, without decoding; those of a large file or a URL are read when this is first called.
-
-        Raises:
-            ValueError: the reader is closed.
-            VideoDecodeError: the file cannot be read.
         """
         self._open_parts  # noqa: B018  # raises where the reader is closed
         if self._clock is None:
@@ -235,18 +162,7 @@ class VideoReader:
         return [0.0] if self._clock is None else self._clock.times
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
-        """All frames in the order of presentation, from the one on the screen at some time on.
-
-        Args:
-            start: seconds from the first frame.
-
-        Yields:
-            For each frame the second at which it is shown, and its pixels, uint8 RGB (3, H, W).
-
-        Raises:
-            ValueError: the reader is closed.
-            VideoDecodeError: the frames cannot be decoded.
-        """
+        """All frames in the order of presentation, each with its second, from the one shown at ``start`` on."""
         self._frame_at(start)
         shown = self._current
         while shown is not None:
@@ -262,47 +178,12 @@ class VideoReader:
     def _open(self) -> None:
         """Open the container afresh, positioned at its first frame."""
         self.close()
-        container = self._open_container()
-        try:
-            stream = video_stream(container, self.name)
-        except VideoDecodeError:
-            container.close()
-            raise
+        container = self._media.open()
+        stream = video_stream(container, self.name)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = self._threads
         self._opened, self._sought = (container, stream), None
         self._frames = self._decode(from_start=True)
-
-    def _open_container(self) -> InputContainer:
-        if not isinstance(self._media, str):
-            if self._media.closed:
-                raise ValueError(f"the file object {self.name!r} is closed")
-            self._media.seek(0)
-            # What only claims to be a video may name others (a playlist); from memory, it may not open any. Not the
-            # argument called options: PyAV before 18 frees too much where streams are found while it opens the file.
-            options = {"protocol_whitelist": "data", **trusted_formats(self._av)}
-            container = open_container(self._av, self._media, container_options=options)
-        elif "://" not in self._media:
-            # The file: prefix keeps FFmpeg from reading a colon in the name as a protocol.
-            file = f"file:{Path(self._media).absolute()}"
-            if is_list(self._media):
-                return self._call(open_container, self._av, file)  # type: ignore[no-any-return]
-            container = open_container(self._av, file, container_options=trusted_formats(self._av))
-        else:
-            start = time.monotonic()
-            # FFmpeg may ask for the next part on a connection that the server closes unless it is asked to keep it.
-            options = {"multiple_requests": "1"} if self._sends_parts else {}
-            try:
-                container = self._call(
-                    open_container, self._av, self._media, container_options=options, timeout=_SILENCE
-                )
-            except self._av.FFmpegError as error:  # whatever FFmpeg makes of half a header
-                why = reason(error, time.monotonic() - start > _SILENCE)
-                raise VideoDecodeError(self.name, self._out_of_reach() or why) from error
-            if container.duration is None and (not stated_size(container) or "hls" in container.format.name):
-                container.close()
-                raise VideoDecodeError(self.name, "a live stream, whose end is not known: read it with LiveReader")
-        return container
 
     @property
     def _file(self) -> InputContainer:
@@ -314,9 +195,14 @@ class VideoReader:
 
     @property
     def _open_parts(self) -> tuple[InputContainer, VideoStream]:
-        if self._opened is None or self._call.is_abandoned:
+        if self._opened is None or self._media.is_abandoned:
             raise ValueError(f"the reader of {self.name!r} is closed")
         return self._opened
+
+    @property
+    def _joined(self) -> Clock | None:
+        """The timeline of a stream whose stamps alone do not say when frames are shown."""
+        return self._clock if self._clock is not None and self._clock.joins else None
 
     def _read_facts(self) -> None:
         """Duration, frame rate and size, from the stream itself where its header may be silent or wrong."""
@@ -335,7 +221,7 @@ class VideoReader:
             why = f": {self._damage}" if self._damage else ""
             if "webp" in self._file.format.name:
                 why = ": perhaps an animated WebP, which FFmpeg reads from 9 (PyAV 19) on; save it as GIF or MP4"
-            raise VideoDecodeError(self.name, self._out_of_reach() or f"no frame can be decoded{why}")
+            raise VideoDecodeError(self.name, self._media.out_of_reach() or f"no frame can be decoded{why}")
         stamp = self._stamp_of(first.frame)
         self._timed = stamp is not None
         if self._by_dts:
@@ -345,7 +231,7 @@ class VideoReader:
         if self._file.format.flags & NO_TIMES:
             self._timed = False  # bare streams: what FFmpeg makes up is wrong where it finds B-frames late
         # After a jump in a program stream (.mpg, .vob), where few packets have stamps, FFmpeg guesses new ones.
-        self._seekable = self._timed and self._file.format.name != "mpeg" and self._sends_parts is not False
+        self._seekable = self._timed and self._file.format.name != "mpeg" and self._media.sends_parts is not False
         self.height, self.width = self._to_rgb(first.frame).shape[1:]
         self.pixel_aspect = self._pixel_aspect(first.frame)
         self._find_clock()
@@ -361,7 +247,7 @@ class VideoReader:
 
     def _find_clock(self) -> None:
         """Duration and frame rate, and whether the stamps are a clock at all."""
-        if self._is_local() and (self._file.format.name in _JOINABLE or self._file.size <= _LOOKED_THROUGH):
+        if self._media.is_local and (self._file.format.name in _JOINABLE or self._file.size <= _LOOKED_THROUGH):
             self._take_clock()
         if self._clock is None or not (self._clock.joins or not self._timed):
             self._open()
@@ -381,7 +267,6 @@ class VideoReader:
             self.fps = 1 / clock.frame_time
         self._tolerance = min(self._tolerance, clock.frame_time / 4)
         if clock.joins:
-            self._joined = clock
             self._seekable = self._seekable and clock.ascends
             warnings.warn(
                 f"the clock of video {self.name!r} {clock.joins}: its {len(clock.times)} frames are taken to follow "
@@ -391,22 +276,6 @@ class VideoReader:
             )
         if clock.joins or not self._timed:
             self.duration = clock.end
-
-    def _is_local(self) -> bool:
-        return not isinstance(self._media, str) or "://" not in self._media
-
-    def _out_of_reach(self) -> str | None:
-        """What to say where a server does not send what is needed first."""
-        if self._sends_parts is not False or not has_index_behind(self._head):
-            return None
-        return (
-            "its index (moov) stands at its end, and the server sends no parts of files (range requests): download it "
-            "first, or save it with the index in front (FFmpeg's -movflags faststart)"
-        )
-
-    def _may_wait(self) -> bool:
-        """Whether reading may wait for a server."""
-        return isinstance(self._media, str) and ("://" in self._media or is_list(self._media))
 
     def _is_doubtful(self) -> bool:
         """Whether the end of what was not read through cannot be right, or is not where the playlist says."""
@@ -477,7 +346,7 @@ class VideoReader:
         if claimed is not None and self._seekable:
             with contextlib.suppress(self._av.FFmpegError):
                 # The last frame shown need not be in the last packet.
-                self._seek(max(claimed - max(1.0, _REORDERED_FRAMES / self.fps), 0.0))
+                self._seek_stamp(self._stamp(max(claimed - max(1.0, _REORDERED_FRAMES / self.fps), 0.0)))
                 end = self._last_packet_end()
                 if end is not None:
                     return end
@@ -520,10 +389,7 @@ class VideoReader:
         """Packets from the present position on; a file that breaks off ends there, with a warning."""
         packets = demuxed(self._file, self._stream)
         try:
-            if not self._may_wait():
-                yield from packets
-                return
-            while (packet := self._call(next, packets, None)) is not None:
+            while (packet := self._media.call(next, packets, None)) is not None:
                 yield packet
         except self._av.FFmpegError as error:
             self._note_damage(reason(error))
@@ -672,17 +538,11 @@ class VideoReader:
             if self._seekable:
                 yield self._stamp(max(wanted - margin, 0.0))
 
-    def _seek(self, time: float) -> None:
-        self._seek_stamp(self._stamp(time))
-
     def _seek_stamp(self, stamp: int) -> None:
         # Ends the reading of packets here: where it ended later, it would take the new one's time limit with it.
         self._frames = iter(())
         self._sought = stamp
-        if self._may_wait():
-            self._call(self._file.seek, stamp, stream=self._stream)
-        else:
-            self._file.seek(stamp, stream=self._stream)
+        self._media.call(self._file.seek, stamp, stream=self._stream)
 
     def _stamp(self, time: float) -> int:
         if self._joined is not None:
@@ -713,15 +573,3 @@ class VideoReader:
         if self._damage and self._ready:
             message = f"video {self.name!r} is damaged, using what can be decoded: {self._damage}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-
-def require_av() -> ModuleType:
-    """PyAV, or a MissingDependencyError that names the extra."""
-    try:
-        import av
-        import av.video.reformatter
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'reading and writing video needs PyAV ({error}): pip install "slowfast-zoo[video]"'
-        ) from error
-    return av

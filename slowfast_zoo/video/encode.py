@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from slowfast_zoo.utils.files import check_target, whole_file
 
-from .decode import require_av
+from .pyav import require_av
 
 if TYPE_CHECKING:
     from typing_extensions import Self

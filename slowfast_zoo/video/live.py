@@ -17,8 +17,18 @@ from torch import Tensor
 
 from slowfast_zoo.errors import VideoDecodeError
 
-from .decode import require_av
-from .pyav import NO_TIMES, Interruptible, ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
+from .pyav import (
+    NO_TIMES,
+    Interruptible,
+    ToRgb,
+    demuxed,
+    let_go,
+    open_container,
+    reason,
+    require_av,
+    stated_size,
+    video_stream,
+)
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -90,11 +100,7 @@ class LiveReader:
             )
         except av.FFmpegError as error:
             raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > timeout)) from error
-        try:
-            stream = video_stream(container, self.name)
-        except VideoDecodeError:
-            container.close()
-            raise
+        stream = video_stream(container, self.name)
         stream.thread_type = "SLICE"  # threads that take a frame each would hold frames back
         stream.codec_context.thread_count = 2
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)

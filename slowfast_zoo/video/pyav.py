@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_zoo.errors import VideoDecodeError
+from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -37,6 +37,18 @@ _POLL = 0.2
 
 # FFmpeg's decoders of text for terminals, which draw what any text file says.
 _TEXT = ("ansi", "bintext", "idf", "xbin")
+
+
+def require_av() -> ModuleType:
+    """PyAV, or a MissingDependencyError that names the extra."""
+    try:
+        import av
+        import av.video.reformatter
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'reading and writing video needs PyAV ({error}): pip install "slowfast-zoo[video]"'
+        ) from error
+    return av
 
 
 class ToRgb:
@@ -180,6 +192,7 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
 
     Raises:
         VideoDecodeError: there is none in the container, which errors call ``name``, or it is text that FFmpeg draws.
+            The container is closed then.
     """
     import av
 
@@ -196,16 +209,17 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
                 stream.codec_context.width * stream.codec_context.height,
             ),
         )
-        if best.codec_context.name in _TEXT:
-            raise VideoDecodeError(name, "it is text, not a video")
-        return best
-    if streams:
-        raise VideoDecodeError(name, "FFmpeg has no decoder for its video stream")
-    # Not by stream.type: asked for an unknown one, PyAV before 17 crashes.
-    others = [kind for kind in ("audio", "data", "subtitles") if getattr(container.streams, kind)]
-    raise VideoDecodeError(
-        name, "there is no video stream in it" + (f", only {' and '.join(others)}" if others else "")
-    )
+        if best.codec_context.name not in _TEXT:
+            return best
+        fault = "it is text, not a video"
+    elif streams:
+        fault = "FFmpeg has no decoder for its video stream"
+    else:
+        # Not by stream.type: asked for an unknown one, PyAV before 17 crashes.
+        others = [kind for kind in ("audio", "data", "subtitles") if getattr(container.streams, kind)]
+        fault = "there is no video stream in it" + (f", only {' and '.join(others)}" if others else "")
+    container.close()
+    raise VideoDecodeError(name, fault)
 
 
 def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

@@ -21,7 +21,7 @@ from videos import read_code, write_video
 from slowfast_zoo.cli.videos import find_videos
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.video import open_video
-from slowfast_zoo.video.source import has_index_behind, local_path
+from slowfast_zoo.video.media import has_index_behind, local_path
 
 
 def noise(path: Path, frames: int = 12, movflags: str = "") -> Path:
@@ -143,7 +143,7 @@ def interrupted(script: str) -> int:
     """The exit code of a script that is sent SIGINT while it waits; it would wait for minutes."""
     head = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells ignore it in background
     head += "import av, torch, slowfast_zoo.cli\nfrom slowfast_zoo.video import LiveReader, open_video\n"
-    head += "import slowfast_zoo.video.decode as decode\ndecode._SILENCE = 1000.0\nprint('ready', flush=True)\n"
+    head += "import slowfast_zoo.video.media as media\nmedia.URL_TIMEOUT = 1000.0\nprint('ready', flush=True)\n"
     process = subprocess.Popen(
         [sys.executable, "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
