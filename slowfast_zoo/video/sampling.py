@@ -127,7 +127,8 @@ def whole_video(duration: float, clip_frames: int) -> ClipSpan:
     """
     _check_positive(duration=duration)
     _check_counts(clip_frames=clip_frames)
-    return ClipSpan(0.0, duration, _spread(0.0, duration, clip_frames), short=False)
+    times = tuple(duration * (index + 0.5) / clip_frames for index in range(clip_frames))
+    return ClipSpan(0.0, duration, times, short=False)
 
 
 def sample_clips(
@@ -320,16 +321,13 @@ def sliding_windows(
     """
     _check_positive(duration=duration, window=window, stride=stride)
     _check_counts(clip_frames=clip_frames)
-    room = duration - window
-    if room < -_ROUNDING:
-        return Windows(1, lambda _: ClipSpan(0.0, duration, _window_times(0.0, window, clip_frames), short=True))
-    whole = math.floor((room + _ROUNDING) / stride) + 1
+    is_short = duration < window - _ROUNDING
 
-    def at(index: int) -> ClipSpan:
-        start = index * stride if index < whole else room
-        return ClipSpan(start, min(start + window, duration), _window_times(start, window, clip_frames), short=False)
+    def window_at(start: float) -> ClipSpan:
+        end = min(start + window, duration)
+        return ClipSpan(start, end, _window_times(start, window, clip_frames), short=is_short)
 
-    return Windows(whole + (cover_end and (whole - 1) * stride < room - _ROUNDING), at)
+    return _slide(max(duration - window, 0.0), stride, cover_end, window_at)
 
 
 def sliding_frames(
@@ -358,17 +356,23 @@ def sliding_frames(
     frames = len(frame_times)
     _check_counts(frames=frames, window=window, stride=stride, clip_frames=clip_frames)
     shown = _Stored(frames, frame_times.__getitem__, duration)
-    room = max(frames - window, 0)
-    whole = room // stride + 1
 
-    def at(index: int) -> ClipSpan:
-        first = index * stride if index < whole else room
+    def window_at(first: int) -> ClipSpan:
         places = [first + frame * window // clip_frames for frame in range(clip_frames)]
-        return ClipSpan(
-            shown.start(first), shown.start(first + window), tuple(map(shown.middle, places)), short=frames < window
-        )
+        times = tuple(map(shown.middle, places))
+        return ClipSpan(shown.start(first), shown.start(first + window), times, short=frames < window)
 
-    return Windows(whole + (cover_end and (whole - 1) * stride < room), at)
+    return _slide(max(frames - window, 0), stride, cover_end, window_at)
+
+
+def _slide(room: float, stride: float, cover_end: bool, window_at: Callable[[Any], ClipSpan]) -> Windows:
+    """Windows that begin at 0, ``stride``, ... up to ``room``, where the last possible one begins.
+
+    With ``cover_end`` there is one at ``room`` too, if the others leave some of the video over.
+    """
+    whole = math.floor((room + _ROUNDING) / stride) + 1
+    has_rest = cover_end and (whole - 1) * stride < room - _ROUNDING
+    return Windows(whole + has_rest, lambda index: window_at(index * stride if index < whole else room))
 
 
 class _Stored:
@@ -425,11 +429,6 @@ def _span(start: float, duration: float, clip_frames: int, clip_stride: int, fps
     times = tuple(frame_times(start, clip_frames, clip_stride, fps))
     end = min(start + clip_frames * clip_stride / fps, duration)
     return ClipSpan(start, end, times, short=times[-1] >= duration)
-
-
-def _spread(start: float, seconds: float, clip_frames: int) -> tuple[float, ...]:
-    """The middles of ``clip_frames`` equal parts of ``seconds`` from ``start`` on."""
-    return tuple(start + seconds * (index + 0.5) / clip_frames for index in range(clip_frames))
 
 
 def _window_times(start: float, window: float, clip_frames: int) -> tuple[float, ...]:
