@@ -2,8 +2,8 @@
 
 The rule is PySlowFast's, unless the weights come from MMAction2: the shorter side is resized to ``scale`` and the
 longer one truncated to a whole pixel, bilinear without antialiasing, on float values. MMAction2 rounds the longer side
-and puts its crops half a pixel elsewhere. Weights differ in mean, standard deviation and sizes besides that. torchvision
-does the work and is imported when it is needed.
+and puts its crops half a pixel elsewhere. Weights also differ in mean, standard deviation and sizes. torchvision does
+the work and is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -122,9 +122,10 @@ class ClipTransform:
             which = "the full frame"
         else:
             which = f"the centre crop of {crop}" if self.crops == 1 else f"3 crops of {crop} along the longer side"
+        mean, std = _format_numbers(self.mean), _format_numbers(self.std)
         return (
             f"shorter side to {size} (bilinear), {which}, "
-            f"{self.channel_order.upper()} / 255, minus {_format_numbers(self.mean)}, divided by {_format_numbers(self.std)}"
+            f"{self.channel_order.upper()} / 255, minus {mean}, divided by {std}"
         )
 
     def __call__(self, frames: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from slowfast_zoo.video import CONVENTIONS
-from slowfast_zoo.video.dataset import VIDEO_SUFFIXES, walk
+from slowfast_zoo.video.dataset import walk
+from slowfast_zoo.video.source import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from slowfast_zoo.video import VideoInput

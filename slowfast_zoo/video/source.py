@@ -33,6 +33,17 @@ if TYPE_CHECKING:
 VideoFile = str | os.PathLike[str] | bytes | BinaryIO
 VideoInput = VideoFile | NDArray[Any] | Tensor | Segment
 
+# What a folder is searched for. A file of any other name can be given by itself.
+VIDEO_SUFFIXES = (
+    *(".264", ".265", ".266", ".3g2", ".3gp", ".3gpp", ".amv", ".apng", ".asf", ".avi", ".avif", ".avs2", ".avs3"),
+    *(".bik", ".cavs", ".cine", ".cpk", ".dif", ".divx", ".drc", ".dv", ".dvr-ms", ".evo", ".f4v", ".flc", ".fli"),
+    *(".flv", ".gif", ".gxf", ".h261", ".h263", ".h264", ".h265", ".h266", ".hevc", ".insv", ".ismv", ".ivf", ".lrv"),
+    *(".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mov", ".mp4"),
+    *(".mp4v", ".mpe", ".mpeg", ".mpg", ".mpg4", ".mpv", ".mts", ".mxf", ".nsv", ".nut", ".obu", ".ogm", ".ogv"),
+    *(".ogx", ".qt", ".rm", ".rmvb", ".roq", ".smk", ".swf", ".tod", ".tp", ".trp", ".ts", ".vc1", ".viv", ".vob"),
+    *(".vvc", ".webm", ".wmv", ".wtv", ".y4m"),
+)
+
 # What a folder of images is searched for; anything else in it is left alone.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
