@@ -11,20 +11,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from slowfast_zoo.errors import VideoDecodeError
 
 from .media import Media
-from .pyav import NO_TIMES, ToRgb, demuxed, let_go, reason, require_av, video_stream
+from .pyav import NO_TIMES, ToRgb, demuxed, let_go, pixel_aspect, reason, require_av, video_stream
 from .source import FrameReader, VideoFile
-from .stamps import NEAR, Clock, StoredPacket, read_clock
+from .stamps import NEAR, Clock, StoredPacket, delay_stamps, read_clock
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -84,13 +83,8 @@ class VideoReader(FrameReader):
     strangers, bound the memory of the process.
 
     Attributes:
-        name: the file as the caller named it (:func:`~slowfast_zoo.video.source.video_name`).
-        duration: seconds from the first frame to the end of the last one.
         fps: nominal frame rate, or that of the stored frames where the container says another. Only information: no
             frame is found by it.
-        pixel_aspect: width of a pixel divided by its height, as the frames are returned; 1 for nearly all videos.
-        width: width of the frames returned, in pixels.
-        height: height of the frames returned, in pixels.
         frames_decoded: how many frames were decoded so far; opening decodes the first.
 
     Args:
@@ -233,17 +227,8 @@ class VideoReader(FrameReader):
         # After a jump in a program stream (.mpg, .vob), where few packets have stamps, FFmpeg guesses new ones.
         self._seekable = self._timed and self._file.format.name != "mpeg" and self._media.sends_parts is not False
         self.height, self.width = self._to_rgb(first.frame).shape[1:]
-        self.pixel_aspect = self._pixel_aspect(first.frame)
+        self.pixel_aspect = pixel_aspect(stream, first.frame)
         self._find_clock()
-
-    def _pixel_aspect(self, frame: VideoFrame) -> float:
-        told = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
-        aspect = float(told) if told and told > 0 else 1.0
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        if matrix is None:
-            return aspect
-        a, b = struct.unpack_from("=2i", bytes(matrix))
-        return 1 / aspect if abs(b) > abs(a) else aspect
 
     def _find_clock(self) -> None:
         """Duration and frame rate, and whether the stamps are a clock at all."""
@@ -286,35 +271,25 @@ class VideoReader(FrameReader):
     def _read_clock(self) -> Clock:
         """From all packets; leaves the container at its end."""
         self._open()
-        vp8 = self._stream.codec_context.name in ("vp8", "libvpx")
-        packets = []
-        for packet in self._packets():
-            # VP8 has frames that are never shown.
-            if packet.size == 0 or packet.is_discard or (vp8 and not bytes(packet)[0] & 0x10):
-                continue
-            stamp = self._stamp_of(packet) if self._timed else None
-            packets.append(StoredPacket(stamp, packet.dts, packet.duration or 0, packet.is_keyframe))
+        is_vp8 = self._stream.codec_context.name in ("vp8", "libvpx")
+        packets = [
+            StoredPacket(self._stamp_of(packet), packet.dts, packet.duration or 0, packet.is_keyframe)
+            for packet in self._shown_packets()
+            if not is_vp8 or bytes(packet)[0] & 0x10  # VP8 has frames that are never shown
+        ]
+        start = self._origin + self._delay
         if self._delay:
-            packets = self._delayed(packets)
-        first = self._origin + self._delay if self._timed else None
+            packets = delay_stamps(packets, start, round(1 / (self.fps * self._tick)) or 1)
         container = self._file.format.name
         return read_clock(
             packets,
-            first,
+            start if self._timed else None,
             self._tick,
             self.fps,
             can_join=container in _JOINABLE,
             has_dts=self._timed and not (container in _WITHOUT_DTS and self._stream.codec_context.has_b_frames),
             is_sparse=container == "mpeg",
         )
-
-    def _delayed(self, packets: list[StoredPacket]) -> list[StoredPacket]:
-        """Packets that say when frames come out of the decoder; the last ones come one after the other."""
-        stamps = [packet.stamp for packet in packets if packet.stamp is not None]
-        held = sum(stamp < self._origin + self._delay for stamp in stamps)
-        length = round(1 / (self.fps * self._tick)) or 1
-        stamps += [stamps[-1] + length * (index + 1) for index in range(held)]
-        return [packet._replace(stamp=stamp) for packet, stamp in zip(packets, stamps[held:], strict=False)]
 
     def _lacks_pts(self) -> bool:
         """Whether FFmpeg only guesses when frames are shown: wrongly in AVI, elsewhere maybe where there are B-frames.
@@ -334,6 +309,9 @@ class VideoReader(FrameReader):
         return True
 
     def _stamp_of(self, timed: VideoFrame | Packet[VideoStream]) -> int | None:
+        """What a packet or frame says of the time of its display, in ticks."""
+        if not self._timed:
+            return None
         return timed.dts if self._by_dts else timed.pts
 
     def _find_end(self) -> float:
@@ -366,10 +344,8 @@ class VideoReader(FrameReader):
     def _last_packet_end(self) -> float | None:
         end: float | None = None
         latest = 0.0
-        for packet in self._packets():
-            if packet.size == 0 or packet.is_discard:
-                continue
-            stamp = self._stamp_of(packet) if self._timed else None
+        for packet in self._shown_packets():
+            stamp = self._stamp_of(packet)
             if stamp is None:
                 end = None if end is None and self._timed else (end or 0.0) + 1 / self.fps
             else:
@@ -394,6 +370,9 @@ class VideoReader(FrameReader):
         except self._av.FFmpegError as error:
             self._note_damage(reason(error))
 
+    def _shown_packets(self) -> Iterator[Packet[VideoStream]]:
+        return (packet for packet in self._packets() if packet.size and not packet.is_discard)
+
     def _decode(self, from_start: bool = False) -> Iterator[_Stamped]:
         """Frames from the present position on, in the order of presentation; damaged ones are left out.
 
@@ -404,7 +383,7 @@ class VideoReader(FrameReader):
         shown = -length if from_start else None
         place = -1 if from_start else None
         for frame in self._pictures(from_start):
-            stamp = self._stamp_of(frame) if self._timed else None
+            stamp = self._stamp_of(frame)
             if self._clock is not None and stamp in self._clock.flagged and not (frame.key_frame or self._by_dts):
                 self._seekable = False  # a picture that is refreshed piece by piece: no jump leads there
             if self._joined is not None:
@@ -471,7 +450,11 @@ class VideoReader(FrameReader):
         self._current, self._next, self._frames = held
 
     def _frame_at(self, time: float) -> VideoFrame:
-        """The frame on the screen at ``time``; ascending times decode each frame at most once."""
+        """The frame on the screen at ``time``; ascending times decode each frame at most once.
+
+        Two frames are held: the one on the screen, and the next, whose time says how long the first one stays there.
+        What lies before the first, or far enough behind the next, is reached by a jump; all else by decoding on.
+        """
         wanted = max(time, 0.0) + self._tolerance
         with self._translated():
             if self._current is None or wanted < self._current.time:
@@ -505,7 +488,13 @@ class VideoReader(FrameReader):
         return wanted - here > _SEEK_AHEAD
 
     def _go_to(self, wanted: float) -> None:
-        """Make the next frame one that is shown at or before ``wanted``, as near to it as a keyframe allows."""
+        """Make the next frame one that is shown at or before ``wanted``, as near to it as a keyframe allows.
+
+        Where a seek lands is FFmpeg's guess: an index goes by the time of decoding, an open group of pictures begins
+        with frames that cannot be decoded, and MPEG-TS has no index at all. So a landing counts only if it gives a
+        keyframe, early enough and after few others; if not, the next target lies further back, and the last resort is
+        to read from the start. A file in which no target works is only read in sequence from then on.
+        """
         for target in self._targets(wanted):
             try:
                 self._seek_stamp(target)

@@ -76,7 +76,7 @@ class Media:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a function returns that reads from the video; Ctrl-C is heard while it waits for a server."""
-        return (self._interruptible if self._may_wait else _call)(function, *args, **kwargs)
+        return self._interruptible(function, *args, **kwargs) if self._may_wait else function(*args, **kwargs)
 
     def open(self) -> InputContainer:
         """The container, opened anew, positioned at its beginning."""
@@ -116,10 +116,6 @@ class Media:
             "its index (moov) stands at its end, and the server sends no parts of files (range requests): download it "
             "first, or save it with the index in front (FFmpeg's -movflags faststart)"
         )
-
-
-def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
 
 
 def readable(video: VideoFile) -> str | BinaryIO:

@@ -72,8 +72,7 @@ class ToRgb:
         pixels = torch.from_numpy(rgb).permute(2, 0, 1)
         if pixels.shape[1:] != self._size:  # not scaled by FFmpeg, with which older versions of PyAV may crash
             pixels = F.interpolate(pixels[None], self._size, mode="bilinear", antialias=True)[0]
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        return pixels if matrix is None else _upright(pixels, *struct.unpack_from("=5i", bytes(matrix)))
+        return _turn_upright(pixels, *_display_matrix(frame))
 
     def _tags(self, frame: VideoFrame) -> dict[str, int]:
         """What an older PyAV has to be told: that a frame is not as it takes all of them to be."""
@@ -246,7 +245,22 @@ def reason(error: Exception, late: bool = False) -> str:
     return "it breaks off" if message == "End of file" else message
 
 
-def _upright(pixels: Tensor, a: int, b: int, _: int, c: int, d: int) -> Tensor:
-    """(3, H, W) as a player shows them by a matrix that takes a point (x, y) to (ax + cy, bx + dy)."""
+def pixel_aspect(stream: VideoStream, frame: VideoFrame) -> float:
+    """Width of a pixel divided by its height, of a frame that :class:`ToRgb` has turned upright."""
+    told = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    aspect = float(told) if told and told > 0 else 1.0
+    a, b, *_ = _display_matrix(frame)
+    return 1 / aspect if abs(b) > abs(a) else aspect
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, ...]:
+    """The matrix (a, b, _, c, d) by which a player takes a point (x, y) to (ax + cy, bx + dy)."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    return (1, 0, 0, 0, 1) if matrix is None else struct.unpack_from("=5i", bytes(matrix))
+
+
+def _turn_upright(pixels: Tensor, a: int, b: int, _: int, c: int, d: int) -> Tensor:
+    """(3, H, W) as a player shows them by a display matrix."""
     mirrored, turns = a * d < b * c, round(-2 * math.atan2(b, a) / math.pi) % 4
-    return torch.rot90(pixels.flip(1) if mirrored else pixels, turns, dims=(1, 2))
+    pixels = pixels.flip(1) if mirrored else pixels
+    return torch.rot90(pixels, turns, dims=(1, 2)) if turns else pixels  # which would copy for no turns, too

@@ -77,11 +77,11 @@ class VideoSource(Protocol):
     height: int
     frames_decoded: int
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the video; frames already returned stay valid."""
@@ -100,6 +100,7 @@ class VideoSource(Protocol):
             ValueError: ``times`` is empty, or the video is closed.
             VideoDecodeError: the frames cannot be decoded.
         """
+        return next(self.clips_at([times]))
 
     def clips_at(
         self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
@@ -154,16 +155,6 @@ class FrameReader(VideoSource):
     def _pixels(self, frame: Any) -> Tensor:
         """What :meth:`_frame_at` gave as uint8 RGB (3, H, W)."""
         raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    def frames_at(self, times: Sequence[float]) -> Tensor:
-        """The frames shown at some times."""
-        return next(self.clips_at([times]))
 
     def clips_at(
         self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None

@@ -102,6 +102,20 @@ class Clock(NamedTuple):
         return self.stamps[max(bisect_right(self.times, time) - 1, 0)] or 0
 
 
+def delay_stamps(packets: Sequence[StoredPacket], start: int, length: int) -> list[StoredPacket]:
+    """Packets that say when their frames come out of a decoder which holds some back, not when they go in.
+
+    Args:
+        packets: those with a frame that is shown, each with the stamp at which it is decoded.
+        start: when the first frame comes out.
+        length: ticks from one frame to the next; the last frames, which have no later stamp, follow one another so.
+    """
+    stamps = [packet.stamp for packet in packets if packet.stamp is not None]
+    held = sum(stamp < start for stamp in stamps)
+    stamps += [stamps[-1] + length * (index + 1) for index in range(held)]
+    return [packet._replace(stamp=stamp) for packet, stamp in zip(packets, stamps[held:], strict=False)]
+
+
 def read_clock(
     packets: Sequence[StoredPacket],
     first: int | None,
