@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .lists import is_integer, is_number, read_integer, read_rows, split_labels
+from .lists import Row, is_integer, is_number, read_integer, read_rows, split_labels
 from .media import local_path
 from .segment import Segment
 from .source import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_left_out
@@ -78,14 +78,11 @@ def read_dataset(
     """
     source = Path(path)
     classes = {name: index for index, name in enumerate(labels)}
-    folder = source.parent if root is None else Path(root)
     found: list[tuple[int, LabelledVideo]] = []
     for row in read_rows(source, classes, all_numbers=multi_label is True):
-        labels_of_row = split_labels(row.labels, classes)
-        targets = tuple(
-            dict.fromkeys(_find_class(f"{source}, line {row.line}", label, classes) for label in labels_of_row)
-        )
-        found.append((row.line, LabelledVideo(row.name, _resolve_path(row.name, folder), targets, row.start, row.end)))
+        where = f"{source}, line {row.line}"
+        indices = [_find_class(where, label, classes) for label in split_labels(row.labels, classes)]
+        found.append((row.line, _make_entry(row, source, root, tuple(dict.fromkeys(indices)))))
     entries = [entry for _, entry in found]
     if not entries:
         raise ValueError(f"{source} has no videos: expected lines of a path and a label")
@@ -109,10 +106,8 @@ def read_videos(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | 
         FileNotFoundError: there is no such list, or not one of its videos is there.
     """
     source = Path(path)
-    folder = source.parent if root is None else Path(root)
     rows = read_rows(source, {}, needs_label=False)
-    entries = [LabelledVideo(row.name, _resolve_path(row.name, folder), (), row.start, row.end) for row in rows]
-    entries = list(dict.fromkeys(entries))
+    entries = list(dict.fromkeys(_make_entry(row, source, root, ()) for row in rows))
     if not entries:
         raise ValueError(f"{source} has no videos: expected lines with the path of one")
     _check_some_exist(source, entries)
@@ -233,9 +228,10 @@ def _find_videos(folder: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-def _resolve_path(name: str, folder: Path) -> str:
-    """Where a video of a list is."""
-    return name if "://" in name else str(folder / name)
+def _make_entry(row: Row, source: Path, root: str | os.PathLike[str] | None, targets: tuple[int, ...]) -> LabelledVideo:
+    folder = source.parent if root is None else Path(root)
+    video = row.name if "://" in row.name else str(folder / row.name)
+    return LabelledVideo(row.name, video, targets, row.start, row.end)
 
 
 def _check_some_exist(source: Path, entries: Sequence[LabelledVideo]) -> None:
@@ -257,13 +253,13 @@ def _find_class(where: str, label: str, classes: Mapping[str, int]) -> int:
             return index
         hint = "; does the list count from 1?" if index == len(classes) else ""
         raise ValueError(f"{where}: there is no class {label}, indices go from 0 to {len(classes) - 1}{hint}")
-    plain = {_plain(name): name for name in classes}
-    near = [repr(plain[name]) for name in difflib.get_close_matches(_plain(label), plain)]
+    plain = {_normalise_name(name): name for name in classes}
+    near = [repr(plain[name]) for name in difflib.get_close_matches(_normalise_name(label), plain)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"classes are {', '.join(list(classes)[:3])}, ..."
     raise ValueError(f"{where}: unknown class {label!r}; {hint}")
 
 
-def _plain(name: str) -> str:
+def _normalise_name(name: str) -> str:
     return name.lower().replace("_", " ")
 
 

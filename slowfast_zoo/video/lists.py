@@ -16,12 +16,12 @@ from .segment import Segment
 from .source import VIDEO_SUFFIXES
 
 # Columns of a header: of each kind the first that is there. Case, spaces and hyphens do not matter.
-_PATHS = (
+_PATH_COLUMNS = (
     *("path", "video", "file", "video_path", "file_path", "filepath", "filename", "file_name", "video_name"),
     *("video_file", "videopath", "videoname", "clip", "clip_path", "clip_name", "url", "uri", "video_url"),
     *("video_id", "videoid", "clip_id", "youtube_id", "vid", "name", "id"),
 )
-_LABELS = (
+_LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "category", "action", "target", "targets"),
     *("label_name", "action_label", "action_name", "category_name", "class_label", "ground_truth", "gt", "activity"),
     *("tag", "tags", "y", "label_id", "label_index"),
@@ -138,14 +138,14 @@ def _find_columns(
 
 def _read_header(source: Path, line: int, cells: Sequence[str], *, needs_label: bool) -> _Columns:
     """What a header says."""
-    names = [_plain_name(cell) for cell in cells]
+    names = [_normalise_column(cell) for cell in cells]
     if {"from", "to"} <= set(names):
         names = [{"from": "start", "to": "end"}.get(name, name) for name in names]
     places: list[int | None] = []
-    for kind in (_PATHS, _LABELS):
+    for kind in (_PATH_COLUMNS, _LABEL_COLUMNS):
         place = next((names.index(name) for name in kind if name in names), None)
-        if place is None and (needs_label or kind is _PATHS):
-            wanted = " or ".join(kind[:3] if kind is _PATHS else kind[:2])
+        if place is None and (needs_label or kind is _PATH_COLUMNS):
+            wanted = " or ".join(kind[:3] if kind is _PATH_COLUMNS else kind[:2])
             raise ValueError(f"{source}, line {line}: no column {wanted} in the header {', '.join(cells)!r}")
         places.append(place)
     for pattern in (_START, _END, _LENGTH):
@@ -161,7 +161,7 @@ def _read_header(source: Path, line: int, cells: Sequence[str], *, needs_label: 
 
 def _guess_columns(source: Path, line: int, header: Sequence[str], rows: Sequence[Sequence[str]]) -> _Columns:
     """What a header in words that are not known says, where it is clear: a path and the name of a class."""
-    names = [place for place, name in enumerate(header) if name and _plain_name(name) != "unnamed:_0"]
+    names = [place for place, name in enumerate(header) if name and _normalise_column(name) != "unnamed:_0"]
     paths = [place for place in names if place < len(rows[0]) and _is_video(rows[0][place])]
     others = [place for place in names if place not in paths]
     if len(paths) == len(others) == 1:
@@ -209,8 +209,8 @@ def _find_delimiter(text: str, classes: Mapping[str, int]) -> str:
     # Semicolon and bar last, since they separate labels as well.
     candidates = {d: _split_line(first, d) for d in ",\t ;|" if d in first or d == " "}
     for delimiter, cells in candidates.items():
-        names = set(map(_plain_name, cells))
-        if _is_header(cells, classes) and not (names.isdisjoint(_PATHS) or names.isdisjoint(_LABELS)):
+        names = set(map(_normalise_column, cells))
+        if _is_header(cells, classes) and not (names.isdisjoint(_PATH_COLUMNS) or names.isdisjoint(_LABEL_COLUMNS)):
             return delimiter
     for delimiter, cells in candidates.items():
         if _is_header(cells, classes) or _are_labels(cells, classes):
@@ -264,10 +264,14 @@ def _split_lines(source: Path, text: str, delimiter: str, all_numbers: bool) -> 
 
 def _is_header(cells: Sequence[str], classes: Mapping[str, int], following: Sequence[str] = ()) -> bool:
     """Whether these are names of columns, above a line of cells."""
-    names = list(map(_plain_name, cells))
-    if set(names).isdisjoint(_PATHS + _LABELS) or any(map(_is_video, cells)) or any(map(is_integer, cells[1:])):
+    names = list(map(_normalise_column, cells))
+    if (
+        set(names).isdisjoint(_PATH_COLUMNS + _LABEL_COLUMNS)
+        or any(map(_is_video, cells))
+        or any(map(is_integer, cells[1:]))
+    ):
         return False
-    is_above_path = any(name in _PATHS and _is_video(cell) for name, cell in zip(names, following, strict=False))
+    is_above_path = any(name in _PATH_COLUMNS and _is_video(cell) for name, cell in zip(names, following, strict=False))
     return is_above_path or not any(cell in classes for cell in cells[1:])
 
 
@@ -282,7 +286,7 @@ def _is_video(cell: str) -> bool:
     return "/" in cell or "\\" in cell or cell.lower().endswith(VIDEO_SUFFIXES)
 
 
-def _plain_name(cell: str) -> str:
+def _normalise_column(cell: str) -> str:
     """The name of a column, however it is written."""
     return re.sub(r"[\s_-]+", "_", cell.strip().lower().replace("[", "(").replace("]", ")"))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slowfast_zoo.errors import VideoDecodeError
 
-from .pyav import Interruptible, open_container, reason, require_av, stated_size, trusted_formats
+from .pyav import Interruptible, describe_error, open_container, read_size, require_av, restrict_formats
 from .segment import Segment
 from .source import VideoFile, video_name
 
@@ -31,7 +31,7 @@ URL_TIMEOUT = 30.0
 
 # Texts that make FFmpeg open the files they name, and what those are called that are meant to. Whoever reads videos of
 # strangers expects that of no other file.
-_LISTS = {
+_LIST_FORMATS = {
     b"ffconcat version": (".ffconcat",),
     b"#EXTM3U": (".m3u8", ".m3u"),
     b"<MPD": (".mpd",),
@@ -39,9 +39,9 @@ _LISTS = {
     b"v=0": (".sdp",),
 }
 _ANYWHERE = (b"<MPD", b"<CompositionPlaylist")  # others begin a file
-_HEAD = 4096
-_PLAYLIST = 2**20  # bytes of one that are looked at
-_PATIENCE = 5.0  # seconds that a server has to say whether it sends parts of files
+_HEAD_BYTES = 4096
+_PLAYLIST_BYTES = 2**20  # bytes of one that are looked at
+_SERVER_TIMEOUT = 5.0  # seconds that a server has to say whether it sends parts of files
 
 
 class Media:
@@ -60,7 +60,7 @@ class Media:
         self.name = video_name(video)
         self.sends_parts: bool | None = None
         self._av = require_av()
-        self._place = readable(video)
+        self._place = resolve_file(video)
         self._interruptible = Interruptible()
         self._head = b""
         self.is_local, self._may_wait = True, False
@@ -86,12 +86,12 @@ class Media:
             self._place.seek(0)
             # What only claims to be a video may name others (a playlist); from memory, it may not open any. Not the
             # argument called options: PyAV before 18 frees too much where streams are found while it opens the file.
-            options = {"protocol_whitelist": "data", **trusted_formats(self._av)}
+            options = {"protocol_whitelist": "data", **restrict_formats(self._av)}
             return open_container(self._av, self._place, container_options=options)
         if self.is_local:
             # The file: prefix keeps FFmpeg from reading a colon in the name as a protocol.
             file = f"file:{Path(self._place).absolute()}"
-            options = {} if is_list(self._place) else trusted_formats(self._av)
+            options = {} if is_list(self._place) else restrict_formats(self._av)
             return self.call(open_container, self._av, file, container_options=options)  # type: ignore[no-any-return]
         start = time.monotonic()
         # FFmpeg may ask for the next part on a connection that the server closes unless it is asked to keep it.
@@ -101,16 +101,16 @@ class Media:
                 open_container, self._av, self._place, container_options=options, timeout=URL_TIMEOUT
             )
         except self._av.FFmpegError as error:  # whatever FFmpeg makes of half a header
-            why = reason(error, time.monotonic() - start > URL_TIMEOUT)
-            raise VideoDecodeError(self.name, self.out_of_reach() or why) from error
-        if container.duration is None and (not stated_size(container) or "hls" in container.format.name):
+            why = describe_error(error, time.monotonic() - start > URL_TIMEOUT)
+            raise VideoDecodeError(self.name, self.explain_unreachable() or why) from error
+        if container.duration is None and (not read_size(container) or "hls" in container.format.name):
             container.close()
             raise VideoDecodeError(self.name, "a live stream, whose end is not known: read it with LiveReader")
         return container
 
-    def out_of_reach(self) -> str | None:
+    def explain_unreachable(self) -> str | None:
         """What to say where a server does not send what is needed first; None where that is not the trouble."""
-        if self.sends_parts is not False or not has_index_behind(self._head):
+        if self.sends_parts is not False or not has_index_at_end(self._head):
             return None
         return (
             "its index (moov) stands at its end, and the server sends no parts of files (range requests): download it "
@@ -118,7 +118,7 @@ class Media:
         )
 
 
-def readable(video: VideoFile) -> str | BinaryIO:
+def resolve_file(video: VideoFile) -> str | BinaryIO:
     """A file as it is opened: its path or URL, or a file object that can seek, neither of them obviously no video.
 
     Raises:
@@ -168,9 +168,9 @@ def _check_path(path: str) -> None:
     if status.st_size == 0:
         raise VideoDecodeError(path, "the file is empty")
     with open(path, "rb") as file:
-        head = file.read(_HEAD)
+        head = file.read(_HEAD_BYTES)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for start, suffixes in _LISTS.items():
+    for start, suffixes in _LIST_FORMATS.items():
         is_one = start in head if start in _ANYWHERE else text.startswith(start)
         if is_one and not path.lower().endswith(suffixes):
             raise VideoDecodeError(
@@ -178,7 +178,7 @@ def _check_path(path: str) -> None:
                 f"it is a list of other files ({suffixes[0][1:]}), which is only read where its name ends in "
                 f"{' or '.join(suffixes)}",
             )
-    if text.startswith(b"#EXTM3U") and (endless := _endless_playlist(path)):
+    if text.startswith(b"#EXTM3U") and (endless := _find_endless_playlist(path)):
         raise VideoDecodeError(
             path,
             f"the playlist{'' if endless == path else f' {endless} in it'} has no end (#EXT-X-ENDLIST), so more may "
@@ -186,27 +186,27 @@ def _check_path(path: str) -> None:
         )
 
 
-def _endless_playlist(path: str, depth: int = 1) -> str | None:
+def _find_endless_playlist(path: str, depth: int = 1) -> str | None:
     """The playlist of a file, or of one that it names, that lists pictures but no end; None where all have one."""
     try:
         with open(path, "rb") as file:
-            lines = [line.strip() for line in file.read(_PLAYLIST).decode(errors="replace").splitlines()]
+            lines = [line.strip() for line in file.read(_PLAYLIST_BYTES).decode(errors="replace").splitlines()]
     except OSError:
         return None  # told when FFmpeg comes to it
     if any(line.startswith("#EXTINF") for line in lines):
         # Where all is not read, the end is not seen.
-        is_whole = os.path.getsize(path) <= _PLAYLIST
+        is_whole = os.path.getsize(path) <= _PLAYLIST_BYTES
         return path if is_whole and "#EXT-X-ENDLIST" not in lines else None
     named = [line for line in lines if line and not line.startswith("#") and "://" not in line]
     for name in named if depth else []:
-        if found := _endless_playlist(os.path.join(os.path.dirname(path), name), depth - 1):
+        if found := _find_endless_playlist(os.path.join(os.path.dirname(path), name), depth - 1):
             return found
     return None
 
 
 def is_list(path: str) -> bool:
     """Whether a file is called as lists of other files are, which FFmpeg then opens."""
-    return path.lower().endswith(tuple(suffix for suffixes in _LISTS.values() for suffix in suffixes))
+    return path.lower().endswith(tuple(suffix for suffixes in _LIST_FORMATS.values() for suffix in suffixes))
 
 
 def local_path(video: str) -> str | None:
@@ -235,14 +235,14 @@ def ask_server(url: str) -> tuple[bool | None, bytes]:
         return None, b""
     try:
         request = urllib.request.Request(url, headers={"Range": "bytes=0-"})
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=_SERVER_TIMEOUT) as answer:
             sends_parts = {200: False, 206: True}.get(answer.status)
-            return sends_parts, answer.read1(_HEAD)
+            return sends_parts, answer.read1(_HEAD_BYTES)
     except (OSError, ValueError, HTTPException):
         return None, b""
 
 
-def has_index_behind(head: bytes) -> bool:
+def has_index_at_end(head: bytes) -> bool:
     """Whether a file that begins so is an MP4 or MOV file whose index comes after the pictures."""
     place = 0
     while place + 8 <= len(head):  # boxes: their size and name

@@ -36,7 +36,7 @@ NO_TIMES = 0x80
 _POLL = 0.2
 
 # FFmpeg's decoders of text for terminals, which draw what any text file says.
-_TEXT = ("ansi", "bintext", "idf", "xbin")
+_TEXT_DECODERS = ("ansi", "bintext", "idf", "xbin")
 
 
 def require_av() -> ModuleType:
@@ -61,9 +61,9 @@ class ToRgb:
     def __init__(self, av: ModuleType) -> None:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._size: tuple[int, int] | None = None
-        self._minds_tags = _major(av) >= 17
+        self._reads_tags = _major_version(av) >= 17
         # Otherwise one for each core.
-        self._settings = {"format": "rgb24", "threads": 1} if self._minds_tags else {"format": "rgb24"}
+        self._settings = {"format": "rgb24", "threads": 1} if self._reads_tags else {"format": "rgb24"}
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """The pixels of a frame."""
@@ -72,11 +72,11 @@ class ToRgb:
         pixels = torch.from_numpy(rgb).permute(2, 0, 1)
         if pixels.shape[1:] != self._size:  # not scaled by FFmpeg, with which older versions of PyAV may crash
             pixels = F.interpolate(pixels[None], self._size, mode="bilinear", antialias=True)[0]
-        return _turn_upright(pixels, *_display_matrix(frame))
+        return _turn_upright(pixels, *_read_display_matrix(frame))
 
     def _tags(self, frame: VideoFrame) -> dict[str, int]:
         """What an older PyAV has to be told: that a frame is not as it takes all of them to be."""
-        if self._minds_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
+        if self._reads_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
             return {}
         return {"src_colorspace": frame.colorspace, "dst_colorspace": _BT601, "src_color_range": frame.color_range}
 
@@ -89,7 +89,7 @@ def open_container(av: ModuleType, media: Any, **options: Any) -> InputContainer
         media: what ``av.open`` reads: a name, or an open file.
         **options: further arguments of ``av.open``, of which every version has those used here.
     """
-    if _major(av) < 19:  # from 19 on it has no such argument, and keeps the bytes of such text as surrogates
+    if _major_version(av) < 19:  # from 19 on it has no such argument, and keeps the bytes of such text as surrogates
         options["metadata_errors"] = "replace"
     container: InputContainer = av.open(media, **options)
     return container
@@ -102,7 +102,7 @@ _OPENERS = (
 )
 
 
-def trusted_formats(av: ModuleType) -> dict[str, str]:
+def restrict_formats(av: ModuleType) -> dict[str, str]:
     """Options of a container that keep FFmpeg from taking a file for one that names others to be opened."""
     names = [name for name in sorted(av.formats_available) if name not in _OPENERS]
     return {"format_whitelist": ",".join(names)}
@@ -130,7 +130,7 @@ class Interruptible:
         if self._tasks is None:
             self._tasks = queue.SimpleQueue()
             work = (self._tasks, self._answers)
-            threading.Thread(target=_work, args=work, name="slowfast-zoo reader", daemon=True).start()
+            threading.Thread(target=_run_tasks, args=work, name="slowfast-zoo reader", daemon=True).start()
             weakref.finalize(self, self._tasks.put, None)
         self._tasks.put((function, args, kwargs))
         try:
@@ -150,7 +150,7 @@ class Interruptible:
         return value
 
 
-def _work(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -> None:
+def _run_tasks(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -> None:
     while (task := tasks.get()) is not None:
         function, args, kwargs = task
         try:
@@ -161,7 +161,7 @@ def _work(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -> Non
         del task, function, args, kwargs  # a container must not live longer for it
 
 
-def let_go(container: InputContainer, stream: VideoStream) -> None:
+def close_container(container: InputContainer, stream: VideoStream) -> None:
     """Closes what was opened, once its decoder's threads are at rest.
 
     Where anyone has called ``av.logging.set_level`` (torchvision did, as long as it read videos), a decoder thread that
@@ -174,17 +174,17 @@ def let_go(container: InputContainer, stream: VideoStream) -> None:
     container.close()
 
 
-def stated_size(container: InputContainer) -> int | None:
+def read_size(container: InputContainer) -> int | None:
     """The bytes of what was opened, or None where nothing says how many: a negative number before PyAV 19."""
     size = container.size
     return None if size is None or size < 0 else size
 
 
-def _major(av: ModuleType) -> int:
+def _major_version(av: ModuleType) -> int:
     return int(av.__version__.split(".")[0])
 
 
-def video_stream(container: InputContainer, name: str) -> VideoStream:
+def find_video_stream(container: InputContainer, name: str) -> VideoStream:
     """The stream of moving pictures that players show, of those that can be decoded.
 
     The one that the file marks as its default; among several, one that is not a single picture; then the largest.
@@ -208,7 +208,7 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
                 stream.codec_context.width * stream.codec_context.height,
             ),
         )
-        if best.codec_context.name not in _TEXT:
+        if best.codec_context.name not in _TEXT_DECODERS:
             return best
         fault = "it is text, not a video"
     elif streams:
@@ -221,7 +221,7 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
     raise VideoDecodeError(name, fault)
 
 
-def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """The packets of a stream from the present position on."""
     packets = container.demux(stream)
     while True:
@@ -235,7 +235,7 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
         yield packet
 
 
-def reason(error: Exception, late: bool = False) -> str:
+def describe_error(error: Exception, late: bool = False) -> str:
     """What FFmpeg says, in words for whoever has the video; ``late`` if a time limit had passed by then."""
     message = getattr(error, "strerror", None) or str(error)
     if late or "Immediate exit" in message:
@@ -245,15 +245,15 @@ def reason(error: Exception, late: bool = False) -> str:
     return "it breaks off" if message == "End of file" else message
 
 
-def pixel_aspect(stream: VideoStream, frame: VideoFrame) -> float:
+def read_pixel_aspect(stream: VideoStream, frame: VideoFrame) -> float:
     """Width of a pixel divided by its height, of a frame that :class:`ToRgb` has turned upright."""
     told = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     aspect = float(told) if told and told > 0 else 1.0
-    a, b, *_ = _display_matrix(frame)
+    a, b, *_ = _read_display_matrix(frame)
     return 1 / aspect if abs(b) > abs(a) else aspect
 
 
-def _display_matrix(frame: VideoFrame) -> tuple[int, ...]:
+def _read_display_matrix(frame: VideoFrame) -> tuple[int, ...]:
     """The matrix (a, b, _, c, d) by which a player takes a point (x, y) to (ax + cy, bx + dy)."""
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return (1, 0, 0, 0, 1) if matrix is None else struct.unpack_from("=5i", bytes(matrix))

@@ -93,7 +93,7 @@ class SegmentReader(FrameReader):
         self._source.close()
 
     def _frame_at(self, time: float) -> Any:
-        return self._source._frame_at(self._shifted(time))
+        return self._source._frame_at(self._shift(time))
 
     def _pixels(self, frame: Any) -> Tensor:
         return self._source._pixels(frame)
@@ -105,12 +105,12 @@ class SegmentReader(FrameReader):
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
         """All frames in order from the one shown at ``start`` on."""
-        for time, frame in self._source.frames(self._shifted(start)):
+        for time, frame in self._source.frames(self._shift(start)):
             if time > self._last:
                 return
             yield max(time - self._start, 0.0), frame
 
-    def _shifted(self, time: float) -> float:
+    def _shift(self, time: float) -> float:
         return min(self._start + max(time, 0.0), self._last)
 
 

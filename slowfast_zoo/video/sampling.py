@@ -170,19 +170,21 @@ def sample_clips(
         return [whole_video(duration, clip_frames)]
     if convention == "uniform":
         length = clip_frames * clip_stride / fps
-        return [_span(start, duration, clip_frames, clip_stride, fps) for start in clip_starts(duration, length, clips)]
+        return [
+            _make_span(start, duration, clip_frames, clip_stride, fps) for start in clip_starts(duration, length, clips)
+        ]
     video_fps = fps if video_fps is None else video_fps
     _check_positive(video_fps=video_fps)
     if frame_times is None:
         video_frames = max(round(duration * video_fps), 1)
         rate = video_fps
-        shown = _Stored(video_frames, lambda index: index / rate, duration)
+        shown = _StoredFrames(video_frames, lambda index: index / rate, duration)
     else:
         video_frames = len(frame_times)
         _check_counts(frames=video_frames)
         if abs(video_frames - duration * video_fps) > 1:
             video_fps = video_frames / duration
-        shown = _Stored(video_frames, frame_times.__getitem__, duration)
+        shown = _StoredFrames(video_frames, frame_times.__getitem__, duration)
     placed = clip_indices(
         video_frames,
         clips,
@@ -196,7 +198,7 @@ def sample_clips(
     # Some of the clips may coincide and not all of them: then each counts in the average as often as upstream.
     if all(indices == placed[0] for indices in placed):
         placed = placed[:1]
-    covered = _frames_covered(clip_frames, clip_stride, convention, video_fps, fps)
+    covered = _count_covered_frames(clip_frames, clip_stride, convention, video_fps, fps)
     short = int(covered) > video_frames
     looped = short and convention == "mmaction2"
     spans = []
@@ -255,7 +257,7 @@ def clip_indices(
         step = max((len(kept) - clip_frames) / max(clips - 1, 1), 0)
         starts = [int(clip * step) for clip in range(clips)]
         return [[kept[min(start + frame, len(kept) - 1)] for frame in range(clip_frames)] for start in starts]
-    covered = _frames_covered(clip_frames, clip_stride, convention, video_fps, target_fps)
+    covered = _count_covered_frames(clip_frames, clip_stride, convention, video_fps, target_fps)
     room = max(video_frames - covered, 0)
     if convention == "mmaction2":
         step = room / max(clips - 1, 1)
@@ -298,7 +300,7 @@ def random_clip(
     room = max(duration - clip_frames * clip_stride / fps, 0.0)
     device = "cpu" if generator is None else generator.device
     place = float(torch.rand((), dtype=torch.float64, device=device, generator=generator))
-    return _span(place * room, duration, clip_frames, clip_stride, fps)
+    return _make_span(place * room, duration, clip_frames, clip_stride, fps)
 
 
 def sliding_windows(
@@ -325,7 +327,7 @@ def sliding_windows(
 
     def window_at(start: float) -> ClipSpan:
         end = min(start + window, duration)
-        return ClipSpan(start, end, _window_times(start, window, clip_frames), short=is_short)
+        return ClipSpan(start, end, _place_frames(start, window, clip_frames), short=is_short)
 
     return _slide(max(duration - window, 0.0), stride, cover_end, window_at)
 
@@ -355,7 +357,7 @@ def sliding_frames(
     _check_positive(duration=duration)
     frames = len(frame_times)
     _check_counts(frames=frames, window=window, stride=stride, clip_frames=clip_frames)
-    shown = _Stored(frames, frame_times.__getitem__, duration)
+    shown = _StoredFrames(frames, frame_times.__getitem__, duration)
 
     def window_at(first: int) -> ClipSpan:
         places = [first + frame * window // clip_frames for frame in range(clip_frames)]
@@ -375,7 +377,7 @@ def _slide(room: float, stride: float, cover_end: bool, window_at: Callable[[Any
     return Windows(whole + has_rest, lambda index: window_at(index * stride if index < whole else room))
 
 
-class _Stored:
+class _StoredFrames:
     """From the index of a stored frame to seconds."""
 
     def __init__(self, count: int, time: Callable[[int], float], duration: float) -> None:
@@ -425,19 +427,21 @@ def keyframe_clips(
     return Windows(len(times), around)
 
 
-def _span(start: float, duration: float, clip_frames: int, clip_stride: int, fps: float) -> ClipSpan:
+def _make_span(start: float, duration: float, clip_frames: int, clip_stride: int, fps: float) -> ClipSpan:
     times = tuple(frame_times(start, clip_frames, clip_stride, fps))
     end = min(start + clip_frames * clip_stride / fps, duration)
     return ClipSpan(start, end, times, short=times[-1] >= duration)
 
 
-def _window_times(start: float, window: float, clip_frames: int) -> tuple[float, ...]:
+def _place_frames(start: float, window: float, clip_frames: int) -> tuple[float, ...]:
     """``clip_frames`` moments, each half a frame behind the beginning of one of the window's equal parts."""
     part = window / clip_frames
     return tuple(start + part * index + min(part, 1 / SOURCE_FPS) / 2 for index in range(clip_frames))
 
 
-def _frames_covered(clip_frames: int, clip_stride: int, convention: str, video_fps: float, target_fps: float) -> float:
+def _count_covered_frames(
+    clip_frames: int, clip_stride: int, convention: str, video_fps: float, target_fps: float
+) -> float:
     """Length of a clip in frames of the video."""
     if convention == "pyslowfast":
         return max(clip_stride * clip_frames / target_fps * video_fps, 1.0)

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -52,8 +52,6 @@ _LEFTOVERS = ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volum
 
 # Clips that are looked at ahead of the one being read, so that their frames are read in one pass.
 _AHEAD = 1024
-
-_Frame = TypeVar("_Frame")
 
 
 class VideoSource(Protocol):
@@ -159,13 +157,59 @@ class FrameReader(VideoSource):
     def clips_at(
         self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
     ) -> Iterator[Tensor]:
-        """Several clips in one pass over the video."""
+        """Several clips in one pass over the video.
 
-        def shown(frame: Any) -> Tensor:
-            pixels = self._pixels(frame)
-            return pixels if transform is None else transform(pixels)
+        Of clips that are made as they are asked for, not held in a list, only some are looked at ahead: where those are
+        not in the order of their times, frames may be read again.
+        """
+        if isinstance(clips, (list, tuple)):
+            checked = [_check_times(times) for times in clips]
+            return self._stack_clips(iter(checked), len(checked), transform)
+        return self._stack_clips(map(_check_times, clips), _AHEAD, transform)
 
-        return in_one_pass(clips, self._frame_at, shown)
+    def _stack_clips(
+        self, clips: Iterator[list[float]], least: int, transform: Callable[[Tensor], Tensor] | None
+    ) -> Iterator[Tensor]:
+        """The clips, one after another; ``least`` of them are looked at ahead.
+
+        Clips may overlap and lie in any order, but a file is read fast in one direction only. So all times that are
+        known stand in one heap, and frames are read in the order of time until the clip whose turn it is is complete. A
+        frame is held as long as a clip that is known and not yet given wants one of its times.
+        """
+        uses: Counter[float] = Counter()  # how many places of known clips want a time
+        held: dict[float, Tensor] = {}
+        pending: list[float] = []
+        ahead: deque[list[float]] = deque()
+        last: Any = None
+        pixels: Tensor | None = None
+
+        def look_ahead() -> bool:
+            """Whether there is a clip; all that begin before it ends are known then."""
+            while not ahead or len(ahead) < least or min(ahead[-1]) <= max(ahead[0]):
+                times = next(clips, None)
+                if times is None:
+                    break
+                ahead.append(times)
+                for time in times:
+                    if not uses[time]:
+                        heapq.heappush(pending, time)
+                    uses[time] += 1
+            return bool(ahead)
+
+        while look_ahead():
+            times = ahead.popleft()
+            while not all(time in held for time in times):
+                time = heapq.heappop(pending)
+                frame = self._frame_at(time)
+                if pixels is None or frame != last:
+                    last, pixels = frame, self._pixels(frame)
+                    pixels = pixels if transform is None else transform(pixels)
+                held[time] = pixels
+            yield torch.stack([held[time] for time in times])
+            uses.subtract(times)
+            for time in set(times):
+                if not uses[time]:
+                    del held[time], uses[time]
 
 
 def video_name(video: VideoInput) -> str:
@@ -204,7 +248,7 @@ class FrameSequence(FrameReader):
         shape = tuple(frames.shape)
         if frames.dtype not in (np.uint8, torch.uint8) or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
             raise ValueError(f"frames must be uint8 RGB (T, H, W, 3) with T >= 1, not {frames.dtype} {shape}")
-        self._start("<array>", len(frames), fps, lambda index: _to_tensor(frames[index]))
+        self._set_up("<array>", len(frames), fps, lambda index: _to_tensor(frames[index]))
         self.height, self.width = shape[1:3]
 
     @classmethod
@@ -225,7 +269,7 @@ class FrameSequence(FrameReader):
             entries = [entry for entry in Path(name).iterdir() if not is_left_out(entry.name)]
         except OSError as error:
             raise VideoDecodeError(name, error.strerror or str(error)) from error
-        images = sorted((entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+        images = sorted((entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key)
         if not images:
             raise VideoDecodeError(name, f"the folder holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self = cls.__new__(cls)
@@ -240,11 +284,11 @@ class FrameSequence(FrameReader):
                 raise VideoDecodeError(name, f"{images[index].name} is {sizes}: all must have one size")
             return image
 
-        self._start(name, len(images), fps, load)
+        self._set_up(name, len(images), fps, load)
         self.frames_decoded = 1
         return self
 
-    def _start(self, name: str, count: int, fps: float, load: Callable[[int], Tensor]) -> None:
+    def _set_up(self, name: str, count: int, fps: float, load: Callable[[int], Tensor]) -> None:
         if not is_positive(fps):
             raise ValueError(f"fps must be a number above 0, not {fps!r}")
         self.name = name
@@ -284,33 +328,7 @@ class FrameSequence(FrameReader):
         return self._load(frame)
 
 
-def in_one_pass(
-    clips: Sequence[Sequence[float]], frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
-) -> Iterator[Tensor]:
-    """Clips from frames that are asked for in ascending order of time, each once.
-
-    Of clips that are made as they are asked for, only some are looked at ahead: where those are not in the order of
-    time, frames may be asked for again.
-
-    Args:
-        clips: for each clip the times of its frames.
-        frame_at: the frame on the screen at a time, the same object or number if it is the same frame.
-        pixels: what a clip holds of a frame; called once for each.
-
-    Returns:
-        For each clip, in the order given, the pixels of its frames, stacked.
-
-    Raises:
-        ValueError: there is a clip without times, or a time that is no number.
-    """
-    is_held = isinstance(clips, (list, tuple))
-    if is_held:
-        for times in clips:
-            _seconds(times)
-    return _clips(map(_seconds, clips), len(clips) if is_held else _AHEAD, frame_at, pixels)
-
-
-def _seconds(times: Sequence[float]) -> list[float]:
+def _check_times(times: Sequence[float]) -> list[float]:
     seconds = [float(time) for time in times]
     if not seconds:
         raise ValueError("a clip needs at least one time")
@@ -319,49 +337,12 @@ def _seconds(times: Sequence[float]) -> list[float]:
     return seconds
 
 
-def _clips(
-    clips: Iterator[list[float]], least: int, frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
-) -> Iterator[Tensor]:
-    uses: Counter[float] = Counter()
-    held: dict[float, Tensor] = {}
-    pending: list[float] = []
-    ahead: deque[list[float]] = deque()
-    last: tuple[_Frame, Tensor] | None = None
-
-    def look_ahead() -> bool:
-        """Whether there is a clip; all that begin before it ends are known then."""
-        while not ahead or len(ahead) < least or min(ahead[-1]) <= max(ahead[0]):
-            times = next(clips, None)
-            if times is None:
-                break
-            ahead.append(times)
-            for time in times:
-                if not uses[time]:
-                    heapq.heappush(pending, time)
-                uses[time] += 1
-        return bool(ahead)
-
-    while look_ahead():
-        times = ahead.popleft()
-        while not all(time in held for time in times):
-            time = heapq.heappop(pending)
-            frame = frame_at(time)
-            if last is None or frame != last[0]:
-                last = frame, pixels(frame)
-            held[time] = last[1]
-        yield torch.stack([held[time] for time in times])
-        uses.subtract(times)
-        for time in set(times):
-            if not uses[time]:
-                del held[time], uses[time]
-
-
 def is_left_out(name: str) -> bool:
     """Whether a file or folder of this name is left alone where a folder is searched."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
-def _natural(path: Path) -> tuple[list[Any], str]:
+def _natural_key(path: Path) -> tuple[list[Any], str]:
     """Sorts numbers in names by their value."""
     parts = re.split(r"(\d+)", path.name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name

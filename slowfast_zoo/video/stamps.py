@@ -140,27 +140,27 @@ def read_clock(
     longest = (_LEAP_IN_JOINED if can_join else _LEAP) / tick
     # The order of presentation, as the decoder gives it, and when each frame is shown, as far as its packet says.
     durations = [packet.duration for packet in packets]
-    step, _ = _usual_step([packet.stamp for packet in packets], durations, tick, fps, longest)
-    order = _reordered(packets, longest, max(_REORDERED / tick, NEAR * step))
+    step, _ = _find_usual_step([packet.stamp for packet in packets], durations, tick, fps, longest)
+    order = _sort_by_stamp(packets, longest, max(_REORDERED / tick, NEAR * step))
     placed: list[float | None] = [packets[index].stamp for index in order]
-    step, leap = _usual_step(placed, durations, tick, fps, longest)
+    step, leap = _find_usual_step(placed, durations, tick, fps, longest)
     faults = dict.fromkeys(("leaps ahead", "falls back", "stands still"), 0)
     decoded = [packet.dts for packet in packets if packet.dts is not None]
     if has_dts and len(decoded) == len(packets) and not (_is_clock(decoded, leap, 0) and _is_clock(placed, leap, 1)):
-        order, placed = _unwrapped(packets, decoded, _usual_step(decoded, durations, tick, fps, longest), faults)
+        order, placed = _unwrap(packets, decoded, _find_usual_step(decoded, durations, tick, fps, longest), faults)
     shown = [packets[index] for index in order]
     if first is not None:
         lead = next((index for index, packet in enumerate(shown) if packet.stamp == first), 0)
         shown, placed = shown[lead:], placed[lead:]
-    step, leap = _usual_step(placed, durations, tick, fps, longest)
-    times, _ = _times(placed, step, leap, faults)
+    step, leap = _find_usual_step(placed, durations, tick, fps, longest)
+    times, _ = _assign_times(placed, step, leap, faults)
     last = shown[-1].duration if shown and 0 < shown[-1].duration <= leap else step
     stamps = [packet.stamp for packet in shown]
     known = [stamp for stamp in stamps if stamp is not None]
     if is_sparse and any(faults.values()) and abs(max(known) - min(known) - step * (len(shown) - 1)) <= step:
         # There are as many frames as there is room for: some were put in places of others.
         times, stamps, known = [index * step for index in range(len(shown))], [None] * len(shown), []
-    joins = ", ".join(f"{text} {_often(count)}" for text, count in faults.items() if count)
+    joins = ", ".join(f"{text} {_describe_count(count)}" for text, count in faults.items() if count)
     is_timed = first is not None
     keyframes = [
         (packet.dts, time * tick)
@@ -185,7 +185,7 @@ def _is_clock(stamps: Sequence[float | None], leap: float, least: int) -> bool:
     return all(least <= after - before <= leap for before, after in pairwise(known))
 
 
-def _reordered(packets: Sequence[StoredPacket], leap: float, back: float) -> list[int]:
+def _sort_by_stamp(packets: Sequence[StoredPacket], leap: float, back: float) -> list[int]:
     """The packets in the order of presentation: sorted by their stamps, between leaps ahead or further back."""
     pieces: list[list[tuple[int, int]]] = [[]]
     stamp, latest = 0, None
@@ -203,7 +203,7 @@ def _reordered(packets: Sequence[StoredPacket], leap: float, back: float) -> lis
     return [index for piece in pieces for _, index in sorted(piece)]
 
 
-def _unwrapped(
+def _unwrap(
     packets: Sequence[StoredPacket], decoded: list[int], limits: tuple[float, float], faults: dict[str, int]
 ) -> tuple[list[int], list[float | None]]:
     """The packets in the order of presentation, and when each is shown by a clock without leaps.
@@ -211,7 +211,7 @@ def _unwrapped(
     That of decoding runs on where it leaps, maybe in the midst of frames that are shown in another order, and a frame
     is shown as much later as its packet says.
     """
-    times, joints = _times(decoded, *limits, faults)
+    times, joints = _assign_times(decoded, *limits, faults)
     placed, delay = [], 0
     for packet, dts, time in zip(packets, decoded, times, strict=True):
         if packet.stamp is not None and abs(packet.stamp - dts) <= limits[1]:
@@ -229,7 +229,7 @@ def _unwrapped(
     return order, [placed[index] for index in order]
 
 
-def _usual_step(
+def _find_usual_step(
     stamps: Sequence[float | None], durations: Sequence[int], tick: float, fps: float, longest: float
 ) -> tuple[float, float]:
     """Ticks from one frame to the next, by the stamps, by what the packets say or by what the container says.
@@ -252,7 +252,7 @@ def _usual_step(
     return step, max(longest, _UNUSUAL * step)
 
 
-def _times(
+def _assign_times(
     stamps: Sequence[float | None], step: float, leap: float, faults: dict[str, int]
 ) -> tuple[list[float], list[int]]:
     """When frames are shown, or decoded, in ticks from the first one, and those before which the clock was wrong.
@@ -285,5 +285,5 @@ def _times(
     return times, joints
 
 
-def _often(count: int) -> str:
+def _describe_count(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
