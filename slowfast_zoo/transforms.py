@@ -44,7 +44,7 @@ class ClipTransform:
 
     Attributes:
         mean: one value for each channel in ``channel_order``, of a scale from 0 to 1.
-        std: likewise.
+        std: one value for each channel in ``channel_order``, of the same scale.
         scale: the shorter side after resizing, in pixels.
         crop: side of the square crop, in pixels.
         channel_order: order of the channels that the weights want, "rgb" or "bgr"; frames come as RGB.
@@ -190,7 +190,7 @@ class ClipTransform:
             frames: float32 (T, C, h, w), RGB with values 0 to 255.
 
         Returns:
-            float32 (V, C, T, crop, crop) for 1 or 3 crops, V as many; (1, C, T, h, w) for the full frame.
+            float32 (V, C, T, crop, crop) with V = 1 or 3 crops; (1, C, T, h, w) for the full frame.
 
         Raises:
             ValueError: frames of the wrong shape, or a transform for training.

@@ -23,7 +23,7 @@ class LabelledVideo:
         video: where it is: that path, from the root, or a URL.
         targets: indices of its classes.
         start: the second at which it begins, where it is a segment of the video.
-        end: the second at which it ends, likewise; None is the video's own end.
+        end: the second at which the segment ends; None is the video's own end.
     """
 
     name: str
@@ -41,7 +41,7 @@ class LabelledVideo:
 
     @property
     def place(self) -> tuple[str | float | None, ...]:
-        """What tells it from others, whatever its labels."""
+        """What identifies it, whatever its labels: name, start and end."""
         return (self.name,) if self.start is None and self.end is None else (self.name, self.start, self.end)
 
 
@@ -115,7 +115,7 @@ def read_videos(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | 
 
 
 def labels_in_list(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """The class names that a list of videos mentions, sorted: the labels of :func:`read_dataset`, if nobody knows them.
+    """The class names that a list of videos mentions, sorted: the labels for :func:`read_dataset`.
 
     Args:
         path: the list, in UTF-8, in a form that :func:`read_dataset` reads.

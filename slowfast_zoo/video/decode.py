@@ -56,7 +56,7 @@ _JOINABLE = ("mpegts", "hls", "mpeg", "concat", "flv", "dv")
 _MAX_READ_THROUGH = 256 * 2**20
 # A video that claims to be longer (seconds) is looked through whatever its size.
 _DOUBTFUL_DURATION = 24 * 3600.0
-# A first frame after a jump that comes so many frames late is none that the jump could have led to.
+# A jump has failed if more than this many frames come before the first keyframe.
 _LATE_KEYFRAME = 24
 
 
@@ -126,7 +126,7 @@ class VideoReader(FrameReader):
         self._start_stamp: int | None = None  # the stamp from which is read; None from the start
         self._current: _ShownFrame | None = None
         self._next: _ShownFrame | None = None
-        self._least_jump = 0.0  # seconds; nearer ones have led back
+        self._least_jump = 0.0  # seconds; shorter jumps have led back
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)
             with self._translate_errors():
@@ -155,7 +155,7 @@ class VideoReader(FrameReader):
     def frame_times(self) -> Sequence[float]:
         """When each stored frame is shown, in seconds from the first one, in the order of presentation.
 
-        From the packets, without decoding; those of a large file or a URL are read when this is first called.
+        From the packets, without decoding; the packets of a large file or a URL are read when this is first called.
         """
         self._open_stream  # noqa: B018  # raises where the reader is closed
         if self._clock is None:
@@ -179,7 +179,7 @@ class VideoReader(FrameReader):
     # Opening
 
     def _open(self) -> None:
-        """Open the container afresh, positioned at its first frame."""
+        """Open the container, again if it is open, positioned at its first frame."""
         self.close()
         container = self._media.open()
         stream = find_video_stream(container, self.name)
@@ -280,7 +280,7 @@ class VideoReader(FrameReader):
         )
 
     def _read_clock(self) -> Clock:
-        """From all packets; leaves the container at its end."""
+        """The timeline, from all packets; leaves the container at its end."""
         self._open()
         is_vp8 = self._stream.codec_context.name in ("vp8", "libvpx")
         packets = [
@@ -365,9 +365,9 @@ class VideoReader(FrameReader):
                 end = max(end or 0.0, (stamp - self._origin) * self._tick + length)
         # With B-frames, what MP4 says of a packet is the time until the next one is decoded.
         if end is not None and self._stream.duration is not None and self._stream.codec_context.has_b_frames:
-            told = self._stream.duration * self._tick
+            stated = self._stream.duration * self._tick
             # It is rounded, so small differences are none.
-            return told if latest < told < end - 0.5 / self.fps else end
+            return stated if latest < stated < end - 0.5 / self.fps else end
         return end
 
     # Decoding
@@ -412,10 +412,10 @@ class VideoReader(FrameReader):
             yield _ShownFrame(shown, frame)
 
     def _decode_packets(self, from_start: bool) -> Iterator[VideoFrame]:
-        """All frames that one decoding thread gives.
+        """All frames from the present position on, however many threads decode.
 
-        Of several threads, the one that meets damage takes with it what others had decoded, and may not even tell. The
-        rest is then decoded by one.
+        Of several threads, one that meets damage discards what others have decoded, and may not even report it. What
+        is missing is then decoded again by a single thread.
         """
         given, last, newest = 0, -math.inf, -math.inf
         sought = self._start_stamp
@@ -453,7 +453,7 @@ class VideoReader(FrameReader):
                 yield from (frame for frame in rest if frame.pts is None or frame.pts > last)
 
     def _reopen(self, sought: int | None) -> None:
-        """The container afresh, where it was when reading began there, in the midst of reading."""
+        """Open the file again and seek where reading began, without losing the frames that are held."""
         held = self._current, self._next, self._frames
         self._open()
         if sought is not None:
@@ -557,14 +557,14 @@ class VideoReader(FrameReader):
 
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """No exception of PyAV's leaves this module, nor of a file object's reading."""
+        """Errors of PyAV, and of reading a file object, become a VideoDecodeError."""
         try:
             yield
         except (self._av.FFmpegError, OSError) as error:
             raise VideoDecodeError(self.name, describe_error(error)) from error
 
     def _note_damage(self, reason: str) -> None:
-        """Damage is told once, and not while opening, where it may turn out to be the whole story: an error."""
+        """Warn of damage, once. While the file is being opened, damage may end in an error instead: then it is kept."""
         if self._damage is None:
             self._damage = reason
             self._warn_of_damage()

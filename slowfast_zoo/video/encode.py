@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SUFFIXES = (".mp4", ".mkv", ".mov")
-# Seconds in which time stamps are counted: 24, 25, 30, 50 and 60 fps, their NTSC kin (23.976, ...) and milliseconds
-# are whole numbers of it.
+# Seconds in which time stamps are counted: a frame at 24, 25, 30, 50 or 60 fps, at their NTSC variants (23.976, ...),
+# and a millisecond are whole numbers of it.
 _TICK = Fraction(1, 120000)
 _BT601 = 6  # FFmpeg's number (SMPTE 170M) for the matrix by which RGB is converted here
 

@@ -32,7 +32,7 @@ _OF = r"(t|time|timestamp|seconds?|secs?|segment|clip|video|action|event)?_?"
 _START = re.compile(rf"{_OF}(start|starts|begin|begins|beginning|onset){_UNIT}")
 _END = re.compile(rf"{_OF}(end|ends|stop|stops|finish|finishes|until){_UNIT}")
 _LENGTH = re.compile(rf"(segment|clip)?_?(duration|length){_UNIT}")
-# What else may tell where a segment is, in what nobody knows.
+# Columns that say where a segment is in another unit, or in one that is not known.
 _OTHER_TIMES = re.compile(
     r"(.*_)?(start|begin|end|stop|finish|onset|offset|first|last)"
     r"(_?\(?(ms|msecs?|millis|milliseconds?|min|minutes?|frames?|frame_?(number|no|num|id|idx|index)|idx|index)\)?)?"
@@ -153,8 +153,8 @@ def _read_header(source: Path, line: int, cells: Sequence[str], *, needs_label: 
     others = [cell for i, cell in enumerate(cells) if i not in places and _OTHER_TIMES.fullmatch(names[i])]
     if others and (places[2] is None or places[3] is None is places[4]):
         raise ValueError(
-            f"{source}, line {line}: the column {others[0]!r} does not count seconds, or nobody knows: segments of "
-            "videos need the columns start and end, in seconds. Rename it if it is no part of a video"
+            f"{source}, line {line}: the column {others[0]!r} does not count seconds, or its unit is not known: "
+            "segments of videos need the columns start and end, in seconds. Rename it if it is no part of a video"
         )
     return _Columns(places[0] or 0, *places[1:])
 

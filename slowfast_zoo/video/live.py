@@ -110,7 +110,7 @@ class LiveReader:
             name="LiveReader",
             daemon=True,
         )
-        weakref.finalize(self, self._newest.close)  # the thread must not outlive a reader that nobody has closed
+        weakref.finalize(self, self._newest.close)  # the thread must not outlive a reader that was never closed
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -189,7 +189,7 @@ class _Newest:
 
 
 def _read_frames(container: Any, stream: Any, newest: _Newest, fps: float, timeout: float) -> None:
-    """The thread: all frames into ``newest``, until the stream ends or nobody wants more."""
+    """The thread: all frames into ``newest``, until the stream ends or the reader is closed."""
     av = require_av()
     seconds = 0.0
     before: float | None = None

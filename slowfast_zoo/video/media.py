@@ -53,7 +53,7 @@ class Media:
     Attributes:
         name: the video as the caller named it.
         is_local: whether it is read without asking a server.
-        sends_parts: whether the server sends parts of the file where they are asked for; None where nobody knows.
+        sends_parts: whether the server sends parts of the file where they are asked for; None where that is not known.
     """
 
     def __init__(self, video: VideoFile) -> None:
@@ -109,7 +109,7 @@ class Media:
         return container
 
     def explain_unreachable(self) -> str | None:
-        """What to say where a server does not send what is needed first; None where that is not the trouble."""
+        """Why a file cannot be read from a server that sends no parts of files; None if that is not the reason."""
         if self.sends_parts is not False or not has_index_at_end(self._head):
             return None
         return (
@@ -119,7 +119,7 @@ class Media:
 
 
 def resolve_file(video: VideoFile) -> str | BinaryIO:
-    """A file as it is opened: its path or URL, or a file object that can seek, neither of them obviously no video.
+    """A file as FFmpeg opens it: its path or URL, or a file object that can seek. What is clearly no video is refused.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -192,7 +192,7 @@ def _find_endless_playlist(path: str, depth: int = 1) -> str | None:
         with open(path, "rb") as file:
             lines = [line.strip() for line in file.read(_PLAYLIST_BYTES).decode(errors="replace").splitlines()]
     except OSError:
-        return None  # told when FFmpeg comes to it
+        return None  # FFmpeg's own error comes later
     if any(line.startswith("#EXTINF") for line in lines):
         # Where all is not read, the end is not seen.
         is_whole = os.path.getsize(path) <= _PLAYLIST_BYTES
@@ -214,7 +214,7 @@ def local_path(video: str) -> str | None:
     if video[:5].lower() != "file:" or os.path.lexists(video):
         return None if "://" in video else video
     if urlsplit(video).netloc.lower() not in ("", "localhost"):
-        return video  # there is no such file, which is told where it is opened
+        return video  # there is no such file, which is an error where it is opened
     # Not the path that urlsplit finds: programs that escape nothing write # and ? in names.
     plain = video[5:]
     if plain.startswith("//"):

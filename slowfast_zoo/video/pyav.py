@@ -75,7 +75,7 @@ class ToRgb:
         return _turn_upright(pixels, *_read_display_matrix(frame))
 
     def _tags(self, frame: VideoFrame) -> dict[str, int]:
-        """What an older PyAV has to be told: that a frame is not as it takes all of them to be."""
+        """Colours of a frame, for an older PyAV, which takes all frames to be BT.601 in limited range."""
         if self._reads_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
             return {}
         return {"src_colorspace": frame.colorspace, "dst_colorspace": _BT601, "src_color_range": frame.color_range}
@@ -162,7 +162,7 @@ def _run_tasks(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -
 
 
 def close_container(container: InputContainer, stream: VideoStream) -> None:
-    """Closes what was opened, once its decoder's threads are at rest.
+    """Close a container, once its decoder's threads are at rest.
 
     Where anyone has called ``av.logging.set_level`` (torchvision did, as long as it read videos), a decoder thread that
     logs waits for Python's lock. PyAV holds it while it waits for those threads as it frees them: for ever. Flushing
@@ -247,8 +247,8 @@ def describe_error(error: Exception, late: bool = False) -> str:
 
 def read_pixel_aspect(stream: VideoStream, frame: VideoFrame) -> float:
     """Width of a pixel divided by its height, of a frame that :class:`ToRgb` has turned upright."""
-    told = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    aspect = float(told) if told and told > 0 else 1.0
+    stated = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    aspect = float(stated) if stated and stated > 0 else 1.0
     a, b, *_ = _read_display_matrix(frame)
     return 1 / aspect if abs(b) > abs(a) else aspect
 

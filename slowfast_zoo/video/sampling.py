@@ -149,7 +149,7 @@ def sample_clips(
         duration: length of the video in seconds.
         clips: how many; a single one is centred ("pyslowfast" without ``use_offset`` and "gluoncv" put it at the
             beginning). Where all would be copies of one, as in a video no longer than a clip, it is given once.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them in frames at ``fps``; for "mmaction2" and "gluoncv" in frames of the video.
         fps: the frame rate in which strides are counted, not that of the video.
         convention: who says where clips lie. "uniform": evenly from the first possible place to the last, by time.
@@ -229,17 +229,17 @@ def clip_indices(
     - "mmaction2" (``SampleFrames`` in mmaction/datasets/transforms/loading.py, in test mode): every
       ``clip_stride``-th frame of the video itself, clips from the first possible place to the last, a single one in
       the middle. Past the end the video starts again.
-    - "gluoncv" (``VideoClsDataset`` in gluoncv/torch/data/video_cls/dataset_classification.py, in test mode): likewise,
-      but clips start at frames that are a multiple of ``clip_stride``, and the last such frame is repeated. Upstream
-      cannot take a single clip (it divides by zero); here it is the first.
+    - "gluoncv" (``VideoClsDataset`` in gluoncv/torch/data/video_cls/dataset_classification.py, in test mode): every
+      ``clip_stride``-th frame too, but clips start at frames that are a multiple of ``clip_stride``, and the last such
+      frame is repeated. Upstream cannot take a single clip (it divides by zero); here it is the first.
 
     Args:
         video_frames: frames in the video.
         clips: how many.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them.
         convention: "pyslowfast", "mmaction2" or "gluoncv".
-        video_fps: the video's frame rate; only "pyslowfast" heeds it.
+        video_fps: the video's frame rate; only "pyslowfast" uses it.
         target_fps: the frame rate in which "pyslowfast" counts ``clip_stride``.
         use_offset: PySlowFast's ``DATA.USE_OFFSET_SAMPLING``.
 
@@ -287,7 +287,7 @@ def random_clip(
 
     Args:
         duration: length of the video in seconds. A video no longer than a clip gives its beginning.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them in frames at ``fps``.
         fps: the frame rate in which strides are counted, not that of the video.
         generator: source of the random number; torch's own (``torch.manual_seed``) if not given.
@@ -314,8 +314,8 @@ def sliding_windows(
         duration: length of the video in seconds. A video shorter than a window is one window, and ``short``.
         window: length of a window in seconds.
         stride: seconds from the beginning of one to that of the next.
-        clip_frames: frames taken of each, at equal distances from its beginning on; like those of :func:`frame_times`,
-            each is taken in its middle.
+        clip_frames: frames taken of each, at equal distances from its beginning on; each is taken in its middle, as
+            :func:`frame_times` does.
         cover_end: add one that ends with the video if some of it would be left over.
 
     Raises:
@@ -341,7 +341,7 @@ def sliding_frames(
     clip_frames: int,
     cover_end: bool = False,
 ) -> Windows:
-    """Windows of so many frames of the video itself, that begin at its frames 0, ``stride``, 2 ``stride``, ...
+    """Windows of ``window`` frames of the video itself, from its frames 0, ``stride``, 2 ``stride``, ... on.
 
     Args:
         frame_times: when each frame is shown, in seconds.
@@ -404,7 +404,7 @@ def keyframe_clips(
     Args:
         duration: length of the video in seconds.
         times: the key frames, in seconds.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them in frames at ``fps``.
         fps: the frame rate in which strides are counted.
 

@@ -14,7 +14,7 @@ class Segment:
     Attributes:
         video: the video, in any form that :func:`~slowfast_zoo.video.open_video` takes.
         start: where it begins, in seconds from the video's first frame.
-        end: where it ends, likewise; None is the video's own end.
+        end: where it ends, in seconds from the video's first frame; None is the video's own end.
 
     Raises:
         ValueError: it does not begin at 0 s or later, or not end after its beginning.
