@@ -1,4 +1,4 @@
-"""Videos by URL: paths with escapes, servers of few talents, playlists without end, and Ctrl-C while all wait."""
+"""Videos by path and URL: names with escapes, servers of few talents, playlists without end, and Ctrl-C meanwhile."""
 
 from __future__ import annotations
 
