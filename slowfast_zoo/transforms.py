@@ -2,8 +2,8 @@
 
 The rule is PySlowFast's, unless the weights come from MMAction2: the shorter side is resized to ``scale`` and the
 longer one truncated to a whole pixel, bilinear without antialiasing, on float values. MMAction2 rounds the longer side
-and puts its crops half a pixel elsewhere. Weights differ in mean, standard deviation and sizes beside that. torchvision
-does the work and is imported when it is needed.
+and puts its crops half a pixel elsewhere. Weights also differ in mean, standard deviation and sizes. torchvision does
+the work and is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ClipTransform:
 
     Attributes:
         mean: one value for each channel in ``channel_order``, of a scale from 0 to 1.
-        std: likewise.
+        std: one value for each channel in ``channel_order``, of the same scale.
         scale: the shorter side after resizing, in pixels.
         crop: side of the square crop, in pixels.
         channel_order: order of the channels that the weights want, "rgb" or "bgr"; frames come as RGB.
@@ -122,9 +122,10 @@ class ClipTransform:
             which = "the full frame"
         else:
             which = f"the centre crop of {crop}" if self.crops == 1 else f"3 crops of {crop} along the longer side"
+        mean, std = _format_numbers(self.mean), _format_numbers(self.std)
         return (
             f"shorter side to {size} (bilinear), {which}, "
-            f"{self.channel_order.upper()} / 255, minus {_numbers(self.mean)}, divided by {_numbers(self.std)}"
+            f"{self.channel_order.upper()} / 255, minus {mean}, divided by {std}"
         )
 
     def __call__(self, frames: Tensor) -> Tensor:
@@ -142,16 +143,16 @@ class ClipTransform:
         if self.training:
             scale = int(torch.randint(self.scale, int(self.scale * _JITTER) + 1, ()))
             flip = self.flip and bool(torch.rand(()) < 0.5)
-        size = self._size(height, width, scale)
-        boxes = self._boxes(*size)
+        size = self._resized_size(height, width, scale)
+        boxes = self._place_crops(*size)
         self.check_shape(height, width)
         # Few at a time: a whole clip of large frames in float32 would need four times its memory.
         if _is_strip(height, width):
-            views = [torch.stack([_resized_part(few, size, box) for box in boxes]) for few in torch.split(frames, 8)]
+            views = [torch.stack([_resize_part(few, size, box) for box in boxes]) for few in torch.split(frames, 8)]
         else:
-            views = [_cropped(_resized(few, size), boxes) for few in torch.split(frames, 8)]
+            views = [_crop(_resize(few, size), boxes) for few in torch.split(frames, 8)]
         clip = torch.cat(views, dim=1)  # (crops, T, C, crop, crop)
-        normalised = self._normalised(clip.flip(-1) if flip else clip)
+        normalised = self._normalise(clip.flip(-1) if flip else clip)
         return normalised if self.crops == 3 else normalised[0]
 
     def resize(self, frames: Tensor) -> Tensor:
@@ -174,13 +175,13 @@ class ClipTransform:
         self._check(frames, single=True)
         height, width = frames.shape[-2:]
         self.check_shape(height, width)
-        size = self._size(height, width, self.scale)
+        size = self._resized_size(height, width, self.scale)
         if not _is_strip(height, width):
-            return _resized(frames, size)
+            return _resize(frames, size)
         # Three crops side by side are where crops of a whole frame of that size would be.
-        boxes = replace(self, crops=3)._boxes(*size)
+        boxes = replace(self, crops=3)._place_crops(*size)
         whole = [(y, 0, self.crop, size[1]) if height > width else (0, x, size[0], self.crop) for y, x, *_ in boxes]
-        return torch.cat([_resized_part(frames, size, box) for box in whole], dim=-2 if height > width else -1)
+        return torch.cat([_resize_part(frames, size, box) for box in whole], dim=-2 if height > width else -1)
 
     def views(self, frames: Tensor) -> Tensor:
         """The second half of testing: the normalised views of a clip whose frames :meth:`resize` has resized.
@@ -189,7 +190,7 @@ class ClipTransform:
             frames: float32 (T, C, h, w), RGB with values 0 to 255.
 
         Returns:
-            float32 (V, C, T, crop, crop) for 1 or 3 crops, V as many; (1, C, T, h, w) for the full frame.
+            float32 (V, C, T, crop, crop) with V = 1 or 3 crops; (1, C, T, h, w) for the full frame.
 
         Raises:
             ValueError: frames of the wrong shape, or a transform for training.
@@ -204,8 +205,7 @@ class ClipTransform:
         least = 1 if self.crops == "full" else self.crop
         if frames.ndim != 4 or frames.shape[1] != len(self.mean) or not len(frames) or min(frames.shape[2:]) < least:
             raise ValueError(f"expected {wanted}, h and w at least {least}; got shape {tuple(frames.shape)}")
-        require_torchvision()
-        return self._normalised(_cropped(frames, self._boxes(frames.shape[2], frames.shape[3])))
+        return self._normalise(_crop(frames, self._place_crops(frames.shape[2], frames.shape[3])))
 
     def check_shape(self, height: int, width: int) -> None:
         """Refuse frames that are strips where the whole of them would be seen.
@@ -214,16 +214,16 @@ class ClipTransform:
             ValueError: they are, and it would.
         """
         if self.crops == "full" and _is_strip(height, width):
-            size = self._size(height, width, self.scale)
+            size = self._resized_size(height, width, self.scale)
             raise ValueError(
                 f"frames of {width} x {height} pixels would be {size[1]} x {size[0]} with their shorter side at "
                 f"{self.scale}: too many for the full frame, so use 1 or 3 crops"
             )
 
-    def _size(self, height: int, width: int, scale: int) -> tuple[int, int]:
+    def _resized_size(self, height: int, width: int, scale: int) -> tuple[int, int]:
         return resized_size(height, width, scale, "pyslowfast" if self.training else self.convention)
 
-    def _boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    def _place_crops(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
         """(y, x, height, width) of each crop, y and x being its upper left corner."""
         if self.crops == "full":
             return [(0, 0, height, width)]
@@ -240,8 +240,9 @@ class ClipTransform:
             corners = [(0, x), (y, x), (down, x)] if height > width else [(y, 0), (y, x), (y, right)]
         return [(y, x, self.crop, self.crop) for y, x in corners]
 
-    def _normalised(self, views: Tensor) -> Tensor:
+    def _normalise(self, views: Tensor) -> Tensor:
         """RGB of 0 to 255 (V, T, C, H, W) -> what the network wants (V, C, T, H, W)."""
+        require_torchvision()
         from torchvision.transforms.v2 import functional
 
         if self.channel_order == "bgr":
@@ -287,8 +288,8 @@ def _is_strip(height: int, width: int) -> bool:
     return max(height, width) >= _STRIP * min(height, width)
 
 
-def _resized_part(frames: Tensor, size: tuple[int, int], box: tuple[int, int, int, int]) -> Tensor:
-    """The crop (y, x, height, width) of what :func:`_resized` gives, from those pixels alone that it shows."""
+def _resize_part(frames: Tensor, size: tuple[int, int], box: tuple[int, int, int, int]) -> Tensor:
+    """The crop (y, x, height, width) of what :func:`_resize` gives, from those pixels alone that it shows."""
     y, x, height, width = box
     for dim, (out, start, length) in ((-2, (size[0], y, height)), (-1, (size[1], x, width))):
         old = frames.shape[dim]
@@ -302,7 +303,7 @@ def _resized_part(frames: Tensor, size: tuple[int, int], box: tuple[int, int, in
     return frames
 
 
-def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
     require_torchvision()
     from torchvision.transforms.v2 import functional
 
@@ -310,14 +311,12 @@ def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
     return resized
 
 
-def _cropped(frames: Tensor, boxes: Sequence[tuple[int, int, int, int]]) -> Tensor:
+def _crop(frames: Tensor, boxes: Sequence[tuple[int, int, int, int]]) -> Tensor:
     """(T, C, H, W) -> (crops, T, C, h, w)"""
-    from torchvision.transforms.v2 import functional
-
-    return torch.stack([functional.crop(frames, *box) for box in boxes])
+    return torch.stack([frames[..., y : y + height, x : x + width] for y, x, height, width in boxes])
 
 
-def _numbers(values: Sequence[float]) -> str:
+def _format_numbers(values: Sequence[float]) -> str:
     """One number where all channels agree."""
     shown = [f"{value:g}" for value in values]
     return shown[0] if len(set(shown)) == 1 else "(" + ", ".join(shown) + ")"

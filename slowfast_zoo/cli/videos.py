@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from slowfast_zoo.video import CONVENTIONS
-from slowfast_zoo.video.dataset import VIDEO_SUFFIXES, walk
+from slowfast_zoo.video.dataset import walk
+from slowfast_zoo.video.source import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from slowfast_zoo.video import VideoInput
@@ -281,7 +282,7 @@ class Progress:
 
 def _named(word: str) -> dict[str, str]:
     """The videos of a file, a folder or a URL."""
-    from slowfast_zoo.video.source import local_path
+    from slowfast_zoo.video.media import local_path
 
     if (path := local_path(word)) is None:
         return {word: ""}

@@ -11,43 +11,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import struct
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
+from slowfast_zoo.errors import VideoDecodeError
 
+from .media import Media
 from .pyav import (
     NO_TIMES,
-    Interruptible,
     ToRgb,
-    demuxed,
-    let_go,
-    open_container,
-    reason,
-    stated_size,
-    trusted_formats,
-    video_stream,
+    close_container,
+    demux,
+    describe_error,
+    find_video_stream,
+    read_pixel_aspect,
+    require_av,
 )
-from .source import VideoFile, ask_server, has_index_behind, in_one_pass, is_list, readable, video_name
-from .stamps import NEAR, Clock, StoredPacket, read_clock
+from .source import FrameReader, VideoFile
+from .stamps import NEAR, Clock, StoredPacket, delay_stamps, read_clock
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
-    from typing_extensions import Self
 
-# Seconds without data after which a URL counts as dead.
-_SILENCE = 30.0
 # Without an index of keyframes, jumping this far ahead (seconds) is tried by a seek, anything nearer by decoding on.
 _SEEK_AHEAD = 4.0
 # Indices go by decoding time, which runs ahead of the time of display by a few frames where there are B-frames.
@@ -61,22 +53,22 @@ _WITHOUT_DTS = ("matroska,webm", "nut")
 # Formats that hold a whole number of streams one after another, whose clocks need have nothing to do with each other.
 _JOINABLE = ("mpegts", "hls", "mpeg", "concat", "flv", "dv")
 # Of other formats, all packets of a file up to this size (bytes) are looked at when it is opened.
-_LOOKED_THROUGH = 256 * 2**20
+_MAX_READ_THROUGH = 256 * 2**20
 # A video that claims to be longer (seconds) is looked through whatever its size.
-_LONG = 24 * 3600.0
-# A first frame after a jump that comes so many frames late is none that the jump could have led to.
+_DOUBTFUL_DURATION = 24 * 3600.0
+# A jump has failed if more than this many frames come before the first keyframe.
 _LATE_KEYFRAME = 24
 
 
 @dataclass(frozen=True)
-class _Stamped:
+class _ShownFrame:
     """A decoded frame and the second, counted from the first frame, at which it is shown."""
 
     time: float
     frame: VideoFrame
 
 
-class VideoReader:
+class VideoReader(FrameReader):
     """A video file, open for reading frames by time.
 
     Times are seconds from the first frame of the video, whatever time stamp the container gives that frame. The frame
@@ -100,13 +92,8 @@ class VideoReader:
     strangers, bound the memory of the process.
 
     Attributes:
-        name: the file as the caller named it (:func:`~slowfast_zoo.video.source.video_name`).
-        duration: seconds from the first frame to the end of the last one.
         fps: nominal frame rate, or that of the stored frames where the container says another. Only information: no
             frame is found by it.
-        pixel_aspect: width of a pixel divided by its height, as the frames are returned; 1 for nearly all videos.
-        width: width of the frames returned, in pixels.
-        height: height of the frames returned, in pixels.
         frames_decoded: how many frames were decoded so far; opening decodes the first.
 
     Args:
@@ -126,40 +113,28 @@ class VideoReader:
     def __init__(self, video: VideoFile, *, threads: int = 2) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
-        self.name = video_name(video)
+        self._media = Media(video)
+        self.name = self._media.name
         self.frames_decoded = 0
         self._av = require_av()
         self._threads = threads
         self._damage: str | None = None
-        self._ready = False
-        self._media = readable(video)
-        self._call = Interruptible()
-        self._sends_parts: bool | None = None  # of a server
-        self._head = b""
-        if isinstance(self._media, str):
-            self._sends_parts, self._head = ask_server(self._media)
+        self._is_ready = False
         self._to_rgb = ToRgb(self._av)
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._clock: Clock | None = None
-        self._joined: Clock | None = None  # the same, where the stamps alone do not do
-        self._sought: int | None = None  # the stamp from which is read; None from the start
-        self._current: _Stamped | None = None
-        self._next: _Stamped | None = None
-        self._least_jump = 0.0  # seconds; nearer ones have led back
+        self._start_stamp: int | None = None  # the stamp from which is read; None from the start
+        self._current: _ShownFrame | None = None
+        self._next: _ShownFrame | None = None
+        self._least_jump = 0.0  # seconds; shorter jumps have led back
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)
-            with self._translated():
+            with self._translate_errors():
                 self._open()
                 self._read_facts()
             on_failure.pop_all()
-        self._ready = True
+        self._is_ready = True
         self._warn_of_damage()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"VideoReader({self.name!r}: {self.width} x {self.height}, {self.duration:.2f} s at {self.fps:.4g} fps)"
@@ -172,155 +147,69 @@ class VideoReader:
     def close(self) -> None:
         """Close the file. May be called twice; frames already returned stay valid."""
         self._current = self._next = None
-        self._frames: Iterator[_Stamped] = iter(())
-        if self._opened is not None and not self._call.is_abandoned:
-            let_go(*self._opened)
+        self._frames: Iterator[_ShownFrame] = iter(())
+        if self._opened is not None and not self._media.is_abandoned:
+            close_container(*self._opened)
         self._opened = None  # the stream holds the decoder and its threads
-
-    def frames_at(self, times: Sequence[float]) -> Tensor:
-        """The frames shown at some times.
-
-        Args:
-            times: seconds from the first frame, in any order. Before the start means the first frame, past the end
-                the last one.
-
-        Returns:
-            uint8 RGB frames (T, 3, H, W), in the order of ``times``.
-
-        Raises:
-            ValueError: ``times`` is empty, or the reader is closed.
-            VideoDecodeError: the frames cannot be decoded.
-        """
-        return next(self.clips_at([times]))
-
-    def clips_at(
-        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
-    ) -> Iterator[Tensor]:
-        """Several clips in one pass over the file: a frame that clips share is decoded once.
-
-        Clips in the order of their times need the least memory: only frames that a later clip wants are held.
-
-        Args:
-            clips: for each clip the times of its frames, as for :meth:`frames_at`.
-            transform: applied once to each frame that the clips hold, uint8 RGB (3, H, W). Making frames small here
-                keeps large ones from being held.
-
-        Yields:
-            For each clip, in the order given, uint8 RGB frames (T, 3, H, W), or stacked results of ``transform``.
-
-        Raises:
-            ValueError: a clip has no times, or the reader is closed.
-            VideoDecodeError: the frames cannot be decoded.
-        """
-
-        def pixels(frame: VideoFrame) -> Tensor:
-            return self._pixels(frame) if transform is None else transform(self._pixels(frame))
-
-        return in_one_pass(clips, self._frame_at, pixels)
 
     def frame_times(self) -> Sequence[float]:
         """When each stored frame is shown, in seconds from the first one, in the order of presentation.
 
-        From the packets, without decoding; those of a large file or a URL are read when this is first called.
-
-        Raises:
-            ValueError: the reader is closed.
-            VideoDecodeError: the file cannot be read.
+        From the packets, without decoding; the packets of a large file or a URL are read when this is first called.
         """
-        self._open_parts  # noqa: B018  # raises where the reader is closed
+        self._open_stream  # noqa: B018  # raises where the reader is closed
         if self._clock is None:
-            with self._translated():
-                self._take_clock()
+            with self._translate_errors():
+                self._use_clock()
                 self._open()
         return [0.0] if self._clock is None else self._clock.times
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
-        """All frames in the order of presentation, from the one on the screen at some time on.
-
-        Args:
-            start: seconds from the first frame.
-
-        Yields:
-            For each frame the second at which it is shown, and its pixels, uint8 RGB (3, H, W).
-
-        Raises:
-            ValueError: the reader is closed.
-            VideoDecodeError: the frames cannot be decoded.
-        """
+        """All frames in the order of presentation, each with its second, from the one shown at ``start`` on."""
         self._frame_at(start)
         shown = self._current
         while shown is not None:
             yield shown.time, self._pixels(shown.frame)
             if self._current is not shown:  # the caller has read other frames in between
                 self._frame_at(shown.time)
-            with self._translated():
+            with self._translate_errors():
                 self._advance()
             shown = self._current
 
     # Opening
 
     def _open(self) -> None:
-        """Open the container afresh, positioned at its first frame."""
+        """Open the container, again if it is open, positioned at its first frame."""
         self.close()
-        container = self._open_container()
-        try:
-            stream = video_stream(container, self.name)
-        except VideoDecodeError:
-            container.close()
-            raise
+        container = self._media.open()
+        stream = find_video_stream(container, self.name)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = self._threads
-        self._opened, self._sought = (container, stream), None
+        self._opened, self._start_stamp = (container, stream), None
         self._frames = self._decode(from_start=True)
-
-    def _open_container(self) -> InputContainer:
-        if not isinstance(self._media, str):
-            if self._media.closed:
-                raise ValueError(f"the file object {self.name!r} is closed")
-            self._media.seek(0)
-            # What only claims to be a video may name others (a playlist); from memory, it may not open any. Not the
-            # argument called options: PyAV before 18 frees too much where streams are found while it opens the file.
-            options = {"protocol_whitelist": "data", **trusted_formats(self._av)}
-            container = open_container(self._av, self._media, container_options=options)
-        elif "://" not in self._media:
-            # The file: prefix keeps FFmpeg from reading a colon in the name as a protocol.
-            file = f"file:{Path(self._media).absolute()}"
-            if is_list(self._media):
-                return self._call(open_container, self._av, file)  # type: ignore[no-any-return]
-            container = open_container(self._av, file, container_options=trusted_formats(self._av))
-        else:
-            start = time.monotonic()
-            # FFmpeg may ask for the next part on a connection that the server closes unless it is asked to keep it.
-            options = {"multiple_requests": "1"} if self._sends_parts else {}
-            try:
-                container = self._call(
-                    open_container, self._av, self._media, container_options=options, timeout=_SILENCE
-                )
-            except self._av.FFmpegError as error:  # whatever FFmpeg makes of half a header
-                why = reason(error, time.monotonic() - start > _SILENCE)
-                raise VideoDecodeError(self.name, self._out_of_reach() or why) from error
-            if container.duration is None and (not stated_size(container) or "hls" in container.format.name):
-                container.close()
-                raise VideoDecodeError(self.name, "a live stream, whose end is not known: read it with LiveReader")
-        return container
 
     @property
     def _file(self) -> InputContainer:
-        return self._open_parts[0]
+        return self._open_stream[0]
 
     @property
     def _stream(self) -> VideoStream:
-        return self._open_parts[1]
+        return self._open_stream[1]
 
     @property
-    def _open_parts(self) -> tuple[InputContainer, VideoStream]:
-        if self._opened is None or self._call.is_abandoned:
+    def _open_stream(self) -> tuple[InputContainer, VideoStream]:
+        if self._opened is None or self._media.is_abandoned:
             raise ValueError(f"the reader of {self.name!r} is closed")
         return self._opened
 
+    @property
+    def _joined(self) -> Clock | None:
+        """The timeline of a stream whose stamps alone do not say when frames are shown."""
+        return self._clock if self._clock is not None and self._clock.joins else None
+
     def _read_facts(self) -> None:
         """Duration, frame rate and size, from the stream itself where its header may be silent or wrong."""
-        stream = self._stream
+        stream = self._stream  # only until _lacks_pts, which opens the file again
         if not stream.time_base:  # None, or 0 in PyAV 19
             raise VideoDecodeError(self.name, "the video stream has no time base")
         self._tick = float(stream.time_base)
@@ -328,124 +217,90 @@ class VideoReader:
         # not where a tick is as long as a frame (AVI).
         self._tolerance = min(self._tick / 2, 0.0005) + 1e-6
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
-        self._origin, self._delay, self._timed = 0, 0, True
-        self._by_dts = self._lacks_pts()
+        self._origin, self._delay, self._has_stamps = 0, 0, True
+        self._uses_dts = self._lacks_pts()
         first = next(self._frames, None)
         if first is None:
             why = f": {self._damage}" if self._damage else ""
             if "webp" in self._file.format.name:
                 why = ": perhaps an animated WebP, which FFmpeg reads from 9 (PyAV 19) on; save it as GIF or MP4"
-            raise VideoDecodeError(self.name, self._out_of_reach() or f"no frame can be decoded{why}")
-        stamp = self._stamp_of(first.frame)
-        self._timed = stamp is not None
-        if self._by_dts:
+            raise VideoDecodeError(self.name, self._media.explain_unreachable() or f"no frame can be decoded{why}")
+        stamp = self._read_stamp(first.frame)
+        self._has_stamps = stamp is not None
+        if self._uses_dts:
             self._delay = (stamp or 0) - self._origin
         else:
             self._origin = stamp or 0
         if self._file.format.flags & NO_TIMES:
-            self._timed = False  # bare streams: what FFmpeg makes up is wrong where it finds B-frames late
+            self._has_stamps = False  # bare streams: what FFmpeg makes up is wrong where it finds B-frames late
         # After a jump in a program stream (.mpg, .vob), where few packets have stamps, FFmpeg guesses new ones.
-        self._seekable = self._timed and self._file.format.name != "mpeg" and self._sends_parts is not False
+        self._can_seek = self._has_stamps and self._file.format.name != "mpeg" and self._media.sends_parts is not False
         self.height, self.width = self._to_rgb(first.frame).shape[1:]
-        self.pixel_aspect = self._pixel_aspect(first.frame)
-        self._find_clock()
+        self.pixel_aspect = read_pixel_aspect(self._stream, first.frame)
+        self._find_duration()
 
-    def _pixel_aspect(self, frame: VideoFrame) -> float:
-        told = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
-        aspect = float(told) if told and told > 0 else 1.0
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        if matrix is None:
-            return aspect
-        a, b = struct.unpack_from("=2i", bytes(matrix))
-        return 1 / aspect if abs(b) > abs(a) else aspect
-
-    def _find_clock(self) -> None:
+    def _find_duration(self) -> None:
         """Duration and frame rate, and whether the stamps are a clock at all."""
-        if self._is_local() and (self._file.format.name in _JOINABLE or self._file.size <= _LOOKED_THROUGH):
-            self._take_clock()
-        if self._clock is None or not (self._clock.joins or not self._timed):
+        if self._media.is_local and (self._file.format.name in _JOINABLE or self._file.size <= _MAX_READ_THROUGH):
+            self._use_clock()
+        if self._clock is None or not (self._clock.joins or not self._has_stamps):
             self._open()
             self.duration = max(self._find_end(), 1 / self.fps)
-            if self._clock is None and self._is_doubtful():
-                self._take_clock()
+            if self._clock is None and self._has_doubtful_end():
+                self._use_clock()
         self._open()
 
-    def _take_clock(self) -> None:
+    def _use_clock(self) -> None:
         """Read all packets, and go by what they say; leaves the container at its end."""
         clock = self._clock = self._read_clock()
         if not clock.times:
             self._clock = None
             return
         # Some containers have no rate, and what FFmpeg says is then their tick.
-        if not self._timed or (len(clock.times) > 1 and not 0.9 < self.fps * clock.end / len(clock.times) < 1.1):
+        if not self._has_stamps or (len(clock.times) > 1 and not 0.9 < self.fps * clock.end / len(clock.times) < 1.1):
             self.fps = 1 / clock.frame_time
         self._tolerance = min(self._tolerance, clock.frame_time / 4)
         if clock.joins:
-            self._joined = clock
-            self._seekable = self._seekable and clock.ascends
+            self._can_seek = self._can_seek and clock.ascends
             warnings.warn(
                 f"the clock of video {self.name!r} {clock.joins}: its {len(clock.times)} frames are taken to follow "
                 f"one another, {clock.end:.2f} s in all",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        if clock.joins or not self._timed:
+        if clock.joins or not self._has_stamps:
             self.duration = clock.end
 
-    def _is_local(self) -> bool:
-        return not isinstance(self._media, str) or "://" not in self._media
-
-    def _out_of_reach(self) -> str | None:
-        """What to say where a server does not send what is needed first."""
-        if self._sends_parts is not False or not has_index_behind(self._head):
-            return None
-        return (
-            "its index (moov) stands at its end, and the server sends no parts of files (range requests): download it "
-            "first, or save it with the index in front (FFmpeg's -movflags faststart)"
+    def _has_doubtful_end(self) -> bool:
+        """Whether the end of what was not read through cannot be right, or is not where the playlist says."""
+        claimed = self._read_claimed_duration()
+        is_list = "hls" in self._file.format.name and claimed is not None
+        return self.duration > _DOUBTFUL_DURATION or (
+            is_list and abs(self.duration - (claimed or 0.0)) > 1 + 2 / self.fps
         )
 
-    def _may_wait(self) -> bool:
-        """Whether reading may wait for a server."""
-        return isinstance(self._media, str) and ("://" in self._media or is_list(self._media))
-
-    def _is_doubtful(self) -> bool:
-        """Whether the end of what was not read through cannot be right, or is not where the playlist says."""
-        claimed = self._claimed_duration()
-        is_list = "hls" in self._file.format.name and claimed is not None
-        return self.duration > _LONG or (is_list and abs(self.duration - (claimed or 0.0)) > 1 + 2 / self.fps)
-
     def _read_clock(self) -> Clock:
-        """From all packets; leaves the container at its end."""
+        """The timeline, from all packets; leaves the container at its end."""
         self._open()
-        vp8 = self._stream.codec_context.name in ("vp8", "libvpx")
-        packets = []
-        for packet in self._packets():
-            # VP8 has frames that are never shown.
-            if packet.size == 0 or packet.is_discard or (vp8 and not bytes(packet)[0] & 0x10):
-                continue
-            stamp = self._stamp_of(packet) if self._timed else None
-            packets.append(StoredPacket(stamp, packet.dts, packet.duration or 0, packet.is_keyframe))
+        is_vp8 = self._stream.codec_context.name in ("vp8", "libvpx")
+        packets = [
+            StoredPacket(self._read_stamp(packet), packet.dts, packet.duration or 0, packet.is_keyframe)
+            for packet in self._shown_packets()
+            if not is_vp8 or bytes(packet)[0] & 0x10  # VP8 has frames that are never shown
+        ]
+        start = self._origin + self._delay
         if self._delay:
-            packets = self._delayed(packets)
-        first = self._origin + self._delay if self._timed else None
+            packets = delay_stamps(packets, start, round(1 / (self.fps * self._tick)) or 1)
         container = self._file.format.name
         return read_clock(
             packets,
-            first,
+            start if self._has_stamps else None,
             self._tick,
             self.fps,
             can_join=container in _JOINABLE,
-            has_dts=self._timed and not (container in _WITHOUT_DTS and self._stream.codec_context.has_b_frames),
+            has_dts=self._has_stamps and not (container in _WITHOUT_DTS and self._stream.codec_context.has_b_frames),
             is_sparse=container == "mpeg",
         )
-
-    def _delayed(self, packets: list[StoredPacket]) -> list[StoredPacket]:
-        """Packets that say when frames come out of the decoder; the last ones come one after the other."""
-        stamps = [packet.stamp for packet in packets if packet.stamp is not None]
-        held = sum(stamp < self._origin + self._delay for stamp in stamps)
-        length = round(1 / (self.fps * self._tick)) or 1
-        stamps += [stamps[-1] + length * (index + 1) for index in range(held)]
-        return [packet._replace(stamp=stamp) for packet, stamp in zip(packets, stamps[held:], strict=False)]
 
     def _lacks_pts(self) -> bool:
         """Whether FFmpeg only guesses when frames are shown: wrongly in AVI, elsewhere maybe where there are B-frames.
@@ -464,8 +319,11 @@ class VideoReader:
         self._origin = stamps[0][1]
         return True
 
-    def _stamp_of(self, timed: VideoFrame | Packet[VideoStream]) -> int | None:
-        return timed.dts if self._by_dts else timed.pts
+    def _read_stamp(self, timed: VideoFrame | Packet[VideoStream]) -> int | None:
+        """What a packet or frame says of the time of its display, in ticks."""
+        if not self._has_stamps:
+            return None
+        return timed.dts if self._uses_dts else timed.pts
 
     def _find_end(self) -> float:
         """When the last frame ends, from the last packets; leaves the container at its end.
@@ -473,62 +331,60 @@ class VideoReader:
         Headers are silent (streamed WebM), count the audio too (Matroska) or promise more than a truncated file
         holds. Packets are read, not decoded.
         """
-        claimed = self._claimed_duration()
-        if claimed is not None and self._seekable:
+        claimed = self._read_claimed_duration()
+        if claimed is not None and self._can_seek:
             with contextlib.suppress(self._av.FFmpegError):
                 # The last frame shown need not be in the last packet.
-                self._seek(max(claimed - max(1.0, _REORDERED_FRAMES / self.fps), 0.0))
-                end = self._last_packet_end()
+                self._seek_stamp(self._stamp_at(max(claimed - max(1.0, _REORDERED_FRAMES / self.fps), 0.0)))
+                end = self._find_last_packet_end()
                 if end is not None:
                     return end
         self._open()
-        end = self._last_packet_end()
+        end = self._find_last_packet_end()
         if end is not None and claimed is not None and end < claimed - 1:
             self._note_damage(f"its header says {claimed:.2f} s but the video ends after {end:.2f} s")
         return end or claimed or 0.0
 
-    def _claimed_duration(self) -> float | None:
+    def _read_claimed_duration(self) -> float | None:
         if self._stream.duration is not None:
             return self._stream.duration * self._tick
         if self._file.duration is not None:
             return float(self._file.duration / self._av.time_base)
         return None
 
-    def _last_packet_end(self) -> float | None:
+    def _find_last_packet_end(self) -> float | None:
         end: float | None = None
         latest = 0.0
-        for packet in self._packets():
-            if packet.size == 0 or packet.is_discard:
-                continue
-            stamp = self._stamp_of(packet) if self._timed else None
+        for packet in self._shown_packets():
+            stamp = self._read_stamp(packet)
             if stamp is None:
-                end = None if end is None and self._timed else (end or 0.0) + 1 / self.fps
+                end = None if end is None and self._has_stamps else (end or 0.0) + 1 / self.fps
             else:
                 length = packet.duration * self._tick if packet.duration else 1 / self.fps
                 latest = max(latest, (stamp - self._origin) * self._tick)
                 end = max(end or 0.0, (stamp - self._origin) * self._tick + length)
         # With B-frames, what MP4 says of a packet is the time until the next one is decoded.
         if end is not None and self._stream.duration is not None and self._stream.codec_context.has_b_frames:
-            told = self._stream.duration * self._tick
+            stated = self._stream.duration * self._tick
             # It is rounded, so small differences are none.
-            return told if latest < told < end - 0.5 / self.fps else end
+            return stated if latest < stated < end - 0.5 / self.fps else end
         return end
 
     # Decoding
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets from the present position on; a file that breaks off ends there, with a warning."""
-        packets = demuxed(self._file, self._stream)
+        packets = demux(self._file, self._stream)
         try:
-            if not self._may_wait():
-                yield from packets
-                return
-            while (packet := self._call(next, packets, None)) is not None:
+            while (packet := self._media.call(next, packets, None)) is not None:
                 yield packet
         except self._av.FFmpegError as error:
-            self._note_damage(reason(error))
+            self._note_damage(describe_error(error))
 
-    def _decode(self, from_start: bool = False) -> Iterator[_Stamped]:
+    def _shown_packets(self) -> Iterator[Packet[VideoStream]]:
+        return (packet for packet in self._packets() if packet.size and not packet.is_discard)
+
+    def _decode(self, from_start: bool = False) -> Iterator[_ShownFrame]:
         """Frames from the present position on, in the order of presentation; damaged ones are left out.
 
         A frame without a stamp follows the one before it by one frame; where there is none, nothing says when it is
@@ -537,10 +393,10 @@ class VideoReader:
         length = 1 / self.fps if self._clock is None else self._clock.frame_time
         shown = -length if from_start else None
         place = -1 if from_start else None
-        for frame in self._pictures(from_start):
-            stamp = self._stamp_of(frame) if self._timed else None
-            if self._clock is not None and stamp in self._clock.flagged and not (frame.key_frame or self._by_dts):
-                self._seekable = False  # a picture that is refreshed piece by piece: no jump leads there
+        for frame in self._decode_packets(from_start):
+            stamp = self._read_stamp(frame)
+            if self._clock is not None and stamp in self._clock.flagged and not (frame.key_frame or self._uses_dts):
+                self._can_seek = False  # a picture that is refreshed piece by piece: no jump leads there
             if self._joined is not None:
                 place = self._joined.place(place, stamp)
                 if place is None:
@@ -553,16 +409,16 @@ class VideoReader:
                 shown += length
             else:
                 continue
-            yield _Stamped(shown, frame)
+            yield _ShownFrame(shown, frame)
 
-    def _pictures(self, from_start: bool) -> Iterator[VideoFrame]:
-        """All frames that one decoding thread gives.
+    def _decode_packets(self, from_start: bool) -> Iterator[VideoFrame]:
+        """All frames from the present position on, however many threads decode.
 
-        Of several threads, the one that meets damage takes with it what others had decoded, and may not even tell. The
-        rest is then decoded by one.
+        Of several threads, one that meets damage discards what others have decoded, and may not even report it. What
+        is missing is then decoded again by a single thread.
         """
         given, last, newest = 0, -math.inf, -math.inf
-        sought = self._sought
+        sought = self._start_stamp
         is_drained, is_whole = False, True
         for packet in itertools.chain(self._packets(), [None]):
             if packet is not None and packet.pts is not None and packet.size and not packet.is_discard:
@@ -572,7 +428,7 @@ class VideoReader:
                 frames = packet.decode() if packet else [] if is_drained else self._stream.decode(None)
                 is_drained = packet is not None and packet.size == 0
             except (self._av.FFmpegError, ValueError) as error:  # PyAV 19: after a decoder that would not open
-                self._note_damage(reason(error))
+                self._note_damage(describe_error(error))
                 is_whole = False
                 if self._threads > 1:
                     break
@@ -585,19 +441,19 @@ class VideoReader:
         if self._joined is not None:
             end = self._joined.stamps[-1]
             is_whole = is_whole and (given >= len(self._joined.stamps) if end is None else last == end)
-        elif newest > last and not self._by_dts:
+        elif newest > last and not self._uses_dts:
             is_whole = False
         if self._threads > 1 and not is_whole:
             self._threads = 1
-            self._open_again(sought)
-            rest = self._pictures(from_start)
-            if last == -math.inf or self._joined is not None or self._by_dts:
+            self._reopen(sought)
+            rest = self._decode_packets(from_start)
+            if last == -math.inf or self._joined is not None or self._uses_dts:
                 yield from itertools.islice(rest, given, None)
             else:
                 yield from (frame for frame in rest if frame.pts is None or frame.pts > last)
 
-    def _open_again(self, sought: int | None) -> None:
-        """The container afresh, where it was when reading began there, in the midst of reading."""
+    def _reopen(self, sought: int | None) -> None:
+        """Open the file again and seek where reading began, without losing the frames that are held."""
         held = self._current, self._next, self._frames
         self._open()
         if sought is not None:
@@ -605,14 +461,18 @@ class VideoReader:
         self._current, self._next, self._frames = held
 
     def _frame_at(self, time: float) -> VideoFrame:
-        """The frame on the screen at ``time``; ascending times decode each frame at most once."""
+        """The frame on the screen at ``time``; ascending times decode each frame at most once.
+
+        Two frames are held: the one on the screen, and the next, whose time says how long the first one stays there.
+        What lies before the first, or far enough behind the next, is reached by a jump; all else by decoding on.
+        """
         wanted = max(time, 0.0) + self._tolerance
-        with self._translated():
+        with self._translate_errors():
             if self._current is None or wanted < self._current.time:
-                self._go_to(wanted)
-            elif self._next is not None and self._jump_pays(wanted, self._next.time):
+                self._jump_to(wanted)
+            elif self._next is not None and self._should_jump(wanted, self._next.time):
                 here = self._next.time
-                self._go_to(wanted)
+                self._jump_to(wanted)
                 if self._next is not None and self._next.time <= here:  # back, instead of ahead
                     self._least_jump = 2 * (wanted - here)
             while self._next is not None and self._next.time <= wanted:
@@ -625,26 +485,32 @@ class VideoReader:
         self._current = self._next
         self._next = None if self._next is None else next(self._frames, None)
 
-    def _jump_pays(self, wanted: float, here: float) -> bool:
+    def _should_jump(self, wanted: float, here: float) -> bool:
         """Whether seeking to ``wanted`` skips frames that decoding on from ``here`` would have to decode."""
-        if not self._seekable or wanted - here < self._least_jump:
+        if not self._can_seek or wanted - here < self._least_jump:
             return False
         if self._clock is not None and self._clock.keyframes:
             keyframe = self._clock.keyframe_before(wanted)
             return keyframe is not None and keyframe[1] > here
         index = getattr(self._stream, "index_entries", None)  # absent from older PyAV
         if index and self._joined is None:
-            entry: int = index.search_timestamp(self._stamp(wanted - _REORDERED_FRAMES / self.fps))
+            entry: int = index.search_timestamp(self._stamp_at(wanted - _REORDERED_FRAMES / self.fps))
             return entry >= 0 and bool((index[entry].timestamp - self._origin) * self._tick > here)
         return wanted - here > _SEEK_AHEAD
 
-    def _go_to(self, wanted: float) -> None:
-        """Make the next frame one that is shown at or before ``wanted``, as near to it as a keyframe allows."""
-        for target in self._targets(wanted):
+    def _jump_to(self, wanted: float) -> None:
+        """Make the next frame one that is shown at or before ``wanted``, as near to it as a keyframe allows.
+
+        Where a seek lands is FFmpeg's guess: an index goes by the time of decoding, an open group of pictures begins
+        with frames that cannot be decoded, and MPEG-TS has no index at all. So a landing counts only if it gives a
+        keyframe, early enough and after few others; if not, the next target lies further back, and the last resort is
+        to read from the start. A file in which no target works is only read in sequence from then on.
+        """
+        for target in self._find_targets(wanted):
             try:
                 self._seek_stamp(target)
             except self._av.FFmpegError:
-                self._seekable = False
+                self._can_seek = False
                 break
             frames = self._decode()
             for count, stamped in enumerate(frames):
@@ -656,72 +522,54 @@ class VideoReader:
                     return
         else:
             # Nothing to jump to: what has to be read from the start is read once.
-            self._seekable = False
+            self._can_seek = False
         self._open()
         self._next = next(self._frames, None)
 
-    def _targets(self, wanted: float) -> Iterator[int]:
+    def _find_targets(self, wanted: float) -> Iterator[int]:
         """Stamps from which decoding may lead to a second, the best first."""
-        if not self._seekable:
+        if not self._can_seek:
             return
         keyframe = None if self._clock is None else self._clock.keyframe_before(wanted)
         # Other formats have an index, and some go by the time of display.
         if keyframe is not None and self._file.format.name in _JOINABLE:
             yield keyframe[0]
         for margin in _SEEK_MARGINS:
-            if self._seekable:
-                yield self._stamp(max(wanted - margin, 0.0))
-
-    def _seek(self, time: float) -> None:
-        self._seek_stamp(self._stamp(time))
+            if self._can_seek:
+                yield self._stamp_at(max(wanted - margin, 0.0))
 
     def _seek_stamp(self, stamp: int) -> None:
         # Ends the reading of packets here: where it ended later, it would take the new one's time limit with it.
         self._frames = iter(())
-        self._sought = stamp
-        if self._may_wait():
-            self._call(self._file.seek, stamp, stream=self._stream)
-        else:
-            self._file.seek(stamp, stream=self._stream)
+        self._start_stamp = stamp
+        self._media.call(self._file.seek, stamp, stream=self._stream)
 
-    def _stamp(self, time: float) -> int:
+    def _stamp_at(self, time: float) -> int:
         if self._joined is not None:
             return self._joined.stamp_at(time)
         return self._origin + int(min(time / self._tick, 2.0**61))  # a damaged header may claim any duration
 
     def _pixels(self, frame: VideoFrame) -> Tensor:
-        with self._translated():
+        with self._translate_errors():
             return self._to_rgb(frame)
 
     # Trouble
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """No exception of PyAV's leaves this module, nor of a file object's reading."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Errors of PyAV, and of reading a file object, become a VideoDecodeError."""
         try:
             yield
         except (self._av.FFmpegError, OSError) as error:
-            raise VideoDecodeError(self.name, reason(error)) from error
+            raise VideoDecodeError(self.name, describe_error(error)) from error
 
     def _note_damage(self, reason: str) -> None:
-        """Damage is told once, and not while opening, where it may turn out to be the whole story: an error."""
+        """Warn of damage, once. While the file is being opened, damage may end in an error instead: then it is kept."""
         if self._damage is None:
             self._damage = reason
             self._warn_of_damage()
 
     def _warn_of_damage(self) -> None:
-        if self._damage and self._ready:
+        if self._damage and self._is_ready:
             message = f"video {self.name!r} is damaged, using what can be decoded: {self._damage}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-
-def require_av() -> ModuleType:
-    """PyAV, or a MissingDependencyError that names the extra."""
-    try:
-        import av
-        import av.video.reformatter
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'reading and writing video needs PyAV ({error}): pip install "slowfast-zoo[video]"'
-        ) from error
-    return av

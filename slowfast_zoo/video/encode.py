@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from slowfast_zoo.utils.files import check_target, whole_file
 
-from .decode import require_av
+from .pyav import require_av
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 SUFFIXES = (".mp4", ".mkv", ".mov")
-# Seconds in which time stamps are counted: 24, 25, 30, 50 and 60 fps, their NTSC kin (23.976, ...) and milliseconds
-# are whole numbers of it.
+# Seconds in which time stamps are counted: a frame at 24, 25, 30, 50 or 60 fps, at their NTSC variants (23.976, ...),
+# and a millisecond are whole numbers of it.
 _TICK = Fraction(1, 120000)
 _BT601 = 6  # FFmpeg's number (SMPTE 170M) for the matrix by which RGB is converted here
 
@@ -86,14 +86,14 @@ class VideoWriter:
             self._options["bf"] = "0"
         self._stream: Any = None
         self._shape: tuple[int, ...] = ()
-        self._timed = False
-        self._waiting: Any = None
-        self._last = -1
+        self._has_times = False
+        self._last_packet: Any = None
+        self._last_stamp = -1
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(whole_file(self.path))
-            with self._translated():
+            with self._translate_errors():
                 self._container = self._av.open(str(temporary), "w")
             self._file = stack.pop_all()
         return self
@@ -108,12 +108,12 @@ class VideoWriter:
             stack.push(self._file)
             if self._stream is None:
                 raise ValueError(f"cannot write {self.path}: no frame was added")
-            with self._translated():
+            with self._translate_errors():
                 self._mux(self._stream.encode())
-                if self._waiting is not None:
-                    if self._duration is not None and self._timed:
-                        self._waiting.duration = max(round(self._duration / _TICK) - self._last, 1)
-                    self._container.mux(self._waiting)
+                if self._last_packet is not None:
+                    if self._duration is not None and self._has_times:
+                        self._last_packet.duration = max(round(self._duration / _TICK) - self._last_stamp, 1)
+                    self._container.mux(self._last_packet)
                 self._container.close()
 
     def add(self, frame: NDArray[np.uint8], time: float | None = None) -> None:
@@ -130,33 +130,33 @@ class VideoWriter:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
             raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
         if self._stream is None:
-            self._start(frame.shape, timed=time is not None)
+            self._add_stream(frame.shape, timed=time is not None)
         if frame.shape != self._shape:
             raise ValueError(f"all frames must be of one size: this one is {frame.shape}, those before {self._shape}")
-        if self._timed != (time is not None):
+        if self._has_times != (time is not None):
             raise ValueError("either all frames come with their times, or none")
         picture = self._av.VideoFrame.from_ndarray(frame, format="rgb24")
         if time is not None:
             stamp = round(time / _TICK)
-            if stamp <= self._last:
+            if stamp <= self._last_stamp:
                 raise ValueError(f"frames must come in the order of their times, but one at {time} s is not later")
-            picture.pts, picture.time_base, self._last = stamp, _TICK, stamp
-        with self._translated():
+            picture.pts, picture.time_base, self._last_stamp = stamp, _TICK, stamp
+        with self._translate_errors():
             self._mux(self._stream.encode(picture))
 
     def _mux(self, packets: Iterable[Any]) -> None:
         """All but the last one, whose length is known at the end."""
         for packet in packets:
-            if self._waiting is not None:
-                self._container.mux(self._waiting)
-            self._waiting = packet
+            if self._last_packet is not None:
+                self._container.mux(self._last_packet)
+            self._last_packet = packet
 
-    def _start(self, shape: tuple[int, ...], *, timed: bool) -> None:
+    def _add_stream(self, shape: tuple[int, ...], *, timed: bool) -> None:
         height, width = shape[:2]
         if height % 2 or width % 2 or min(height, width) < 16:
             even = f"{max(16, height - height % 2)} x {max(16, width - width % 2)}"
             raise ValueError(f"H.264 needs even sides of 16 or more, not {height} x {width}; crop or pad to {even}")
-        self._shape, self._timed = shape, timed
+        self._shape, self._has_times = shape, timed
         self._stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
         if timed:
@@ -167,7 +167,7 @@ class VideoWriter:
             self._stream.codec_context.colorspace = _BT601
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except self._av.FFmpegError as error:

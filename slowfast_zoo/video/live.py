@@ -17,8 +17,18 @@ from torch import Tensor
 
 from slowfast_zoo.errors import VideoDecodeError
 
-from .decode import require_av
-from .pyav import NO_TIMES, Interruptible, ToRgb, demuxed, let_go, open_container, reason, stated_size, video_stream
+from .pyav import (
+    NO_TIMES,
+    Interruptible,
+    ToRgb,
+    close_container,
+    demux,
+    describe_error,
+    find_video_stream,
+    open_container,
+    read_size,
+    require_av,
+)
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 
 
 # Seconds for which closing waits for the thread that reads.
-_FAREWELL = 0.5
+_CLOSE_TIMEOUT = 0.5
 
 
 class LiveReader:
@@ -80,7 +90,6 @@ class LiveReader:
         if format is not None and format not in ",".join(av.formats_available).split(","):
             raise ValueError(f"this PyAV has no format {format!r}; those of cameras are v4l2, avfoundation and dshow")
         self.name = os.fspath(source)
-        self._timeout = timeout
         self._to_rgb = ToRgb(av)
         settings = {name: str(value) for name, value in (options or {}).items()}
         start = time.monotonic()
@@ -89,20 +98,19 @@ class LiveReader:
                 open_container, av, self.name, format=format, container_options=settings, timeout=timeout
             )
         except av.FFmpegError as error:
-            raise VideoDecodeError(self.name, reason(error, time.monotonic() - start > timeout)) from error
-        try:
-            stream = video_stream(container, self.name)
-        except VideoDecodeError:
-            container.close()
-            raise
+            raise VideoDecodeError(self.name, describe_error(error, time.monotonic() - start > timeout)) from error
+        stream = find_video_stream(container, self.name)
         stream.thread_type = "SLICE"  # threads that take a frame each would hold frames back
         stream.codec_context.thread_count = 2
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
         self._newest = _Newest(keep)
         self._thread = threading.Thread(
-            target=_read, args=(container, stream, self._newest, self.fps, timeout), name="LiveReader", daemon=True
+            target=_read_frames,
+            args=(container, stream, self._newest, self.fps, timeout),
+            name="LiveReader",
+            daemon=True,
         )
-        weakref.finalize(self, self._newest.close)  # the thread must not outlive a reader that nobody has closed
+        weakref.finalize(self, self._newest.close)  # the thread must not outlive a reader that was never closed
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -127,7 +135,7 @@ class LiveReader:
         """Stop reading and let go of the source. May be called twice, and from another thread."""
         self._newest.close()
         # A source that is silent must not hold up its user; the thread closes it when it wakes.
-        self._thread.join(_FAREWELL)
+        self._thread.join(_CLOSE_TIMEOUT)
 
     def __iter__(self) -> Iterator[tuple[float, Tensor]]:
         while (item := self._newest.take(self.name)) is not None:
@@ -180,8 +188,8 @@ class _Newest:
             return None
 
 
-def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: float) -> None:
-    """The thread: all frames into ``newest``, until the stream ends or nobody wants more."""
+def _read_frames(container: Any, stream: Any, newest: _Newest, fps: float, timeout: float) -> None:
+    """The thread: all frames into ``newest``, until the stream ends or the reader is closed."""
     av = require_av()
     seconds = 0.0
     before: float | None = None
@@ -189,12 +197,12 @@ def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: flo
     failure: str | None = "it broke off"
     is_timed = not (container.format.flags & NO_TIMES or container.format.name.endswith(("_pipe", "image2pipe")))
     try:
-        for packet in _packets(container, stream):
+        for packet in _read_packets(container, stream):
             try:
                 frames = stream.decode(packet)
             except (av.FFmpegError, ValueError) as error:  # PyAV 19: after a decoder that would not open
                 if time.monotonic() - good > timeout:
-                    failure = f"no frame could be decoded for {timeout:g} s ({reason(error)})"
+                    failure = f"no frame could be decoded for {timeout:g} s ({describe_error(error)})"
                     return
                 continue
             for frame in frames:
@@ -210,18 +218,18 @@ def _read(container: Any, stream: Any, newest: _Newest, fps: float, timeout: flo
                 break
         failure = None
     except av.FFmpegError as error:
-        failure = f"nothing came for {timeout:g} s" if isinstance(error, av.error.ExitError) else reason(error)
+        failure = f"nothing came for {timeout:g} s" if isinstance(error, av.error.ExitError) else describe_error(error)
     finally:
-        let_go(container, stream)
+        close_container(container, stream)
         newest.end(failure)
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
+def _read_packets(container: Any, stream: Any) -> Iterator[Any]:
     """All packets; the last one is empty, or None, and makes the decoder give what it holds."""
     try:
-        yield from demuxed(container, stream)
+        yield from demux(container, stream)
     except OSError as error:
         # Hanging up is how an HTTP stream of no stated length ends.
-        if error.errno != errno.EIO or not container.name.startswith("http") or stated_size(container) is not None:
+        if error.errno != errno.EIO or not container.name.startswith("http") or read_size(container) is not None:
             raise
         yield None

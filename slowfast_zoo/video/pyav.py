@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_zoo.errors import VideoDecodeError
+from slowfast_zoo.errors import MissingDependencyError, VideoDecodeError
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -36,7 +36,19 @@ NO_TIMES = 0x80
 _POLL = 0.2
 
 # FFmpeg's decoders of text for terminals, which draw what any text file says.
-_TEXT = ("ansi", "bintext", "idf", "xbin")
+_TEXT_DECODERS = ("ansi", "bintext", "idf", "xbin")
+
+
+def require_av() -> ModuleType:
+    """PyAV, or a MissingDependencyError that names the extra."""
+    try:
+        import av
+        import av.video.reformatter
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'reading and writing video needs PyAV ({error}): pip install "slowfast-zoo[video]"'
+        ) from error
+    return av
 
 
 class ToRgb:
@@ -49,9 +61,9 @@ class ToRgb:
     def __init__(self, av: ModuleType) -> None:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._size: tuple[int, int] | None = None
-        self._minds_tags = _major(av) >= 17
+        self._reads_tags = _major_version(av) >= 17
         # Otherwise one for each core.
-        self._settings = {"format": "rgb24", "threads": 1} if self._minds_tags else {"format": "rgb24"}
+        self._settings = {"format": "rgb24", "threads": 1} if self._reads_tags else {"format": "rgb24"}
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """The pixels of a frame."""
@@ -60,12 +72,11 @@ class ToRgb:
         pixels = torch.from_numpy(rgb).permute(2, 0, 1)
         if pixels.shape[1:] != self._size:  # not scaled by FFmpeg, with which older versions of PyAV may crash
             pixels = F.interpolate(pixels[None], self._size, mode="bilinear", antialias=True)[0]
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        return pixels if matrix is None else _upright(pixels, *struct.unpack_from("=5i", bytes(matrix)))
+        return _turn_upright(pixels, *_read_display_matrix(frame))
 
     def _tags(self, frame: VideoFrame) -> dict[str, int]:
-        """What an older PyAV has to be told: that a frame is not as it takes all of them to be."""
-        if self._minds_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
+        """Colours of a frame, for an older PyAV, which takes all frames to be BT.601 in limited range."""
+        if self._reads_tags or (frame.colorspace not in _MATRICES and frame.color_range != _FULL_RANGE):
             return {}
         return {"src_colorspace": frame.colorspace, "dst_colorspace": _BT601, "src_color_range": frame.color_range}
 
@@ -78,7 +89,7 @@ def open_container(av: ModuleType, media: Any, **options: Any) -> InputContainer
         media: what ``av.open`` reads: a name, or an open file.
         **options: further arguments of ``av.open``, of which every version has those used here.
     """
-    if _major(av) < 19:  # from 19 on it has no such argument, and keeps the bytes of such text as surrogates
+    if _major_version(av) < 19:  # from 19 on it has no such argument, and keeps the bytes of such text as surrogates
         options["metadata_errors"] = "replace"
     container: InputContainer = av.open(media, **options)
     return container
@@ -91,7 +102,7 @@ _OPENERS = (
 )
 
 
-def trusted_formats(av: ModuleType) -> dict[str, str]:
+def restrict_formats(av: ModuleType) -> dict[str, str]:
     """Options of a container that keep FFmpeg from taking a file for one that names others to be opened."""
     names = [name for name in sorted(av.formats_available) if name not in _OPENERS]
     return {"format_whitelist": ",".join(names)}
@@ -119,7 +130,7 @@ class Interruptible:
         if self._tasks is None:
             self._tasks = queue.SimpleQueue()
             work = (self._tasks, self._answers)
-            threading.Thread(target=_work, args=work, name="slowfast-zoo reader", daemon=True).start()
+            threading.Thread(target=_run_tasks, args=work, name="slowfast-zoo reader", daemon=True).start()
             weakref.finalize(self, self._tasks.put, None)
         self._tasks.put((function, args, kwargs))
         try:
@@ -139,7 +150,7 @@ class Interruptible:
         return value
 
 
-def _work(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -> None:
+def _run_tasks(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -> None:
     while (task := tasks.get()) is not None:
         function, args, kwargs = task
         try:
@@ -150,8 +161,8 @@ def _work(tasks: queue.SimpleQueue[Any], answers: queue.SimpleQueue[Any]) -> Non
         del task, function, args, kwargs  # a container must not live longer for it
 
 
-def let_go(container: InputContainer, stream: VideoStream) -> None:
-    """Closes what was opened, once its decoder's threads are at rest.
+def close_container(container: InputContainer, stream: VideoStream) -> None:
+    """Close a container, once its decoder's threads are at rest.
 
     Where anyone has called ``av.logging.set_level`` (torchvision did, as long as it read videos), a decoder thread that
     logs waits for Python's lock. PyAV holds it while it waits for those threads as it frees them: for ever. Flushing
@@ -163,23 +174,24 @@ def let_go(container: InputContainer, stream: VideoStream) -> None:
     container.close()
 
 
-def stated_size(container: InputContainer) -> int | None:
+def read_size(container: InputContainer) -> int | None:
     """The bytes of what was opened, or None where nothing says how many: a negative number before PyAV 19."""
     size = container.size
     return None if size is None or size < 0 else size
 
 
-def _major(av: ModuleType) -> int:
+def _major_version(av: ModuleType) -> int:
     return int(av.__version__.split(".")[0])
 
 
-def video_stream(container: InputContainer, name: str) -> VideoStream:
+def find_video_stream(container: InputContainer, name: str) -> VideoStream:
     """The stream of moving pictures that players show, of those that can be decoded.
 
     The one that the file marks as its default; among several, one that is not a single picture; then the largest.
 
     Raises:
         VideoDecodeError: there is none in the container, which errors call ``name``, or it is text that FFmpeg draws.
+            The container is closed then.
     """
     import av
 
@@ -196,19 +208,20 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
                 stream.codec_context.width * stream.codec_context.height,
             ),
         )
-        if best.codec_context.name in _TEXT:
-            raise VideoDecodeError(name, "it is text, not a video")
-        return best
-    if streams:
-        raise VideoDecodeError(name, "FFmpeg has no decoder for its video stream")
-    # Not by stream.type: asked for an unknown one, PyAV before 17 crashes.
-    others = [kind for kind in ("audio", "data", "subtitles") if getattr(container.streams, kind)]
-    raise VideoDecodeError(
-        name, "there is no video stream in it" + (f", only {' and '.join(others)}" if others else "")
-    )
+        if best.codec_context.name not in _TEXT_DECODERS:
+            return best
+        fault = "it is text, not a video"
+    elif streams:
+        fault = "FFmpeg has no decoder for its video stream"
+    else:
+        # Not by stream.type: asked for an unknown one, PyAV before 17 crashes.
+        others = [kind for kind in ("audio", "data", "subtitles") if getattr(container.streams, kind)]
+        fault = "there is no video stream in it" + (f", only {' and '.join(others)}" if others else "")
+    container.close()
+    raise VideoDecodeError(name, fault)
 
 
-def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """The packets of a stream from the present position on."""
     packets = container.demux(stream)
     while True:
@@ -222,7 +235,7 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
         yield packet
 
 
-def reason(error: Exception, late: bool = False) -> str:
+def describe_error(error: Exception, late: bool = False) -> str:
     """What FFmpeg says, in words for whoever has the video; ``late`` if a time limit had passed by then."""
     message = getattr(error, "strerror", None) or str(error)
     if late or "Immediate exit" in message:
@@ -232,7 +245,22 @@ def reason(error: Exception, late: bool = False) -> str:
     return "it breaks off" if message == "End of file" else message
 
 
-def _upright(pixels: Tensor, a: int, b: int, _: int, c: int, d: int) -> Tensor:
-    """(3, H, W) as a player shows them by a matrix that takes a point (x, y) to (ax + cy, bx + dy)."""
+def read_pixel_aspect(stream: VideoStream, frame: VideoFrame) -> float:
+    """Width of a pixel divided by its height, of a frame that :class:`ToRgb` has turned upright."""
+    stated = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    aspect = float(stated) if stated and stated > 0 else 1.0
+    a, b, *_ = _read_display_matrix(frame)
+    return 1 / aspect if abs(b) > abs(a) else aspect
+
+
+def _read_display_matrix(frame: VideoFrame) -> tuple[int, ...]:
+    """The matrix (a, b, _, c, d) by which a player takes a point (x, y) to (ax + cy, bx + dy)."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    return (1, 0, 0, 0, 1) if matrix is None else struct.unpack_from("=5i", bytes(matrix))
+
+
+def _turn_upright(pixels: Tensor, a: int, b: int, _: int, c: int, d: int) -> Tensor:
+    """(3, H, W) as a player shows them by a display matrix."""
     mirrored, turns = a * d < b * c, round(-2 * math.atan2(b, a) / math.pi) % 4
-    return torch.rot90(pixels.flip(1) if mirrored else pixels, turns, dims=(1, 2))
+    pixels = pixels.flip(1) if mirrored else pixels
+    return torch.rot90(pixels, turns, dims=(1, 2)) if turns else pixels  # which would copy for no turns, too

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 
 from slowfast_zoo.errors import VideoDecodeError
 
+from .decode import VideoReader
+from .media import local_path
 from .segment import Segment
-from .source import FrameSequence, VideoInput, VideoSource, local_path
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from .source import FrameReader, FrameSequence, VideoInput, VideoSource
 
 # A frame is on the screen a little before its time already, where containers round times: so much before the end of a
 # segment, the frame that begins there is not.
@@ -45,7 +43,7 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
         MissingDependencyError: PyAV is not installed (files only).
     """
     if isinstance(video, Segment):
-        source = open_video(video.video, fps=fps, threads=threads)
+        source = cast(FrameReader, open_video(video.video, fps=fps, threads=threads))
         try:
             return SegmentReader(source, video)
         except BaseException:
@@ -59,29 +57,11 @@ def open_video(video: VideoInput, *, fps: float | None = None, threads: int = 2)
         place = local_path(os.fspath(video))
         if place is not None and os.path.isdir(place):
             return FrameSequence.from_folder(place, 30.0 if fps is None else fps)
-    from .decode import VideoReader  # builds on this module, and is not needed for arrays
-
     return VideoReader(video, threads=threads)
 
 
-class _Shifted(Sequence[Sequence[float]]):
-    """Clips by the clock of the whole video, made as they are asked for."""
-
-    def __init__(self, clips: Sequence[Sequence[float]], shifted: Callable[[float], float]) -> None:
-        self._clips, self._time = clips, shifted
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [self._time(float(time)) for time in self._clips[index]]
-
-    def __iter__(self) -> Iterator[Sequence[float]]:
-        return ([self._time(float(time)) for time in times] for times in self._clips)
-
-
-class SegmentReader:
-    """Reads a segment: second 0 is its beginning. The attributes and methods are those of ``VideoSource``.
+class SegmentReader(FrameReader):
+    """Reads a segment: second 0 is its beginning.
 
     Args:
         source: the whole video; closed with this one.
@@ -91,7 +71,7 @@ class SegmentReader:
         VideoDecodeError: the video ends before the segment begins.
     """
 
-    def __init__(self, source: VideoSource, segment: Segment) -> None:
+    def __init__(self, source: FrameReader, segment: Segment) -> None:
         self._source, self._start = source, float(segment.start)
         self.name = str(segment)
         if self._start >= source.duration:
@@ -104,34 +84,19 @@ class SegmentReader:
         self.width, self.height = source.width, source.height
 
     @property
-    def frames_decoded(self) -> int:
+    def frames_decoded(self) -> int:  # type: ignore[override]  # only to be read here
         """How often a frame was decoded so far."""
         return self._source.frames_decoded
-
-    @frames_decoded.setter
-    def frames_decoded(self, count: int) -> None:
-        self._source.frames_decoded = count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._source.__exit__(kind, error, tb)
 
     def close(self) -> None:
         """Let go of the video."""
         self._source.close()
 
-    def frames_at(self, times: Sequence[float]) -> Tensor:
-        """The frames shown at some times: uint8 RGB (T, 3, H, W)."""
-        return self._source.frames_at([self._shifted(float(time)) for time in times])
+    def _frame_at(self, time: float) -> Any:
+        return self._source._frame_at(self._shift(time))
 
-    def clips_at(
-        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
-    ) -> Iterator[Tensor]:
-        """Several clips, as of a whole video."""
-        shifted: Sequence[Sequence[float]] = _Shifted(clips, self._shifted)
-        return self._source.clips_at(list(shifted) if isinstance(clips, (list, tuple)) else shifted, transform)
+    def _pixels(self, frame: Any) -> Tensor:
+        return self._source._pixels(frame)
 
     def frame_times(self) -> Sequence[float]:
         """When each stored frame is shown, in seconds from the beginning, the first one's 0."""
@@ -140,15 +105,13 @@ class SegmentReader:
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
         """All frames in order from the one shown at ``start`` on."""
-        for time, frame in self._source.frames(self._shifted(start)):
+        for time, frame in self._source.frames(self._shift(start)):
             if time > self._last:
                 return
             yield max(time - self._start, 0.0), frame
 
-    def _shifted(self, time: float) -> float:
-        # Not by max and min, which lose what is no number.
-        shifted = self._start + (0.0 if time < 0 else time)
-        return self._last if shifted > self._last else shifted
+    def _shift(self, time: float) -> float:
+        return min(self._start + max(time, 0.0), self._last)
 
 
 def sample_clip() -> Path:

@@ -127,7 +127,8 @@ def whole_video(duration: float, clip_frames: int) -> ClipSpan:
     """
     _check_positive(duration=duration)
     _check_counts(clip_frames=clip_frames)
-    return ClipSpan(0.0, duration, _spread(0.0, duration, clip_frames), short=False)
+    times = tuple(duration * (index + 0.5) / clip_frames for index in range(clip_frames))
+    return ClipSpan(0.0, duration, times, short=False)
 
 
 def sample_clips(
@@ -148,7 +149,7 @@ def sample_clips(
         duration: length of the video in seconds.
         clips: how many; a single one is centred ("pyslowfast" without ``use_offset`` and "gluoncv" put it at the
             beginning). Where all would be copies of one, as in a video no longer than a clip, it is given once.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them in frames at ``fps``; for "mmaction2" and "gluoncv" in frames of the video.
         fps: the frame rate in which strides are counted, not that of the video.
         convention: who says where clips lie. "uniform": evenly from the first possible place to the last, by time.
@@ -169,19 +170,21 @@ def sample_clips(
         return [whole_video(duration, clip_frames)]
     if convention == "uniform":
         length = clip_frames * clip_stride / fps
-        return [_span(start, duration, clip_frames, clip_stride, fps) for start in clip_starts(duration, length, clips)]
+        return [
+            _make_span(start, duration, clip_frames, clip_stride, fps) for start in clip_starts(duration, length, clips)
+        ]
     video_fps = fps if video_fps is None else video_fps
     _check_positive(video_fps=video_fps)
     if frame_times is None:
         video_frames = max(round(duration * video_fps), 1)
         rate = video_fps
-        shown = _Stored(video_frames, lambda index: index / rate, duration)
+        shown = _StoredFrames(video_frames, lambda index: index / rate, duration)
     else:
         video_frames = len(frame_times)
         _check_counts(frames=video_frames)
         if abs(video_frames - duration * video_fps) > 1:
             video_fps = video_frames / duration
-        shown = _Stored(video_frames, frame_times.__getitem__, duration)
+        shown = _StoredFrames(video_frames, frame_times.__getitem__, duration)
     placed = clip_indices(
         video_frames,
         clips,
@@ -195,7 +198,7 @@ def sample_clips(
     # Some of the clips may coincide and not all of them: then each counts in the average as often as upstream.
     if all(indices == placed[0] for indices in placed):
         placed = placed[:1]
-    covered = _frames_covered(clip_frames, clip_stride, convention, video_fps, fps)
+    covered = _count_covered_frames(clip_frames, clip_stride, convention, video_fps, fps)
     short = int(covered) > video_frames
     looped = short and convention == "mmaction2"
     spans = []
@@ -226,17 +229,17 @@ def clip_indices(
     - "mmaction2" (``SampleFrames`` in mmaction/datasets/transforms/loading.py, in test mode): every
       ``clip_stride``-th frame of the video itself, clips from the first possible place to the last, a single one in
       the middle. Past the end the video starts again.
-    - "gluoncv" (``VideoClsDataset`` in gluoncv/torch/data/video_cls/dataset_classification.py, in test mode): likewise,
-      but clips start at frames that are a multiple of ``clip_stride``, and the last such frame is repeated. Upstream
-      cannot take a single clip (it divides by zero); here it is the first.
+    - "gluoncv" (``VideoClsDataset`` in gluoncv/torch/data/video_cls/dataset_classification.py, in test mode): every
+      ``clip_stride``-th frame too, but clips start at frames that are a multiple of ``clip_stride``, and the last such
+      frame is repeated. Upstream cannot take a single clip (it divides by zero); here it is the first.
 
     Args:
         video_frames: frames in the video.
         clips: how many.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them.
         convention: "pyslowfast", "mmaction2" or "gluoncv".
-        video_fps: the video's frame rate; only "pyslowfast" heeds it.
+        video_fps: the video's frame rate; only "pyslowfast" uses it.
         target_fps: the frame rate in which "pyslowfast" counts ``clip_stride``.
         use_offset: PySlowFast's ``DATA.USE_OFFSET_SAMPLING``.
 
@@ -254,7 +257,7 @@ def clip_indices(
         step = max((len(kept) - clip_frames) / max(clips - 1, 1), 0)
         starts = [int(clip * step) for clip in range(clips)]
         return [[kept[min(start + frame, len(kept) - 1)] for frame in range(clip_frames)] for start in starts]
-    covered = _frames_covered(clip_frames, clip_stride, convention, video_fps, target_fps)
+    covered = _count_covered_frames(clip_frames, clip_stride, convention, video_fps, target_fps)
     room = max(video_frames - covered, 0)
     if convention == "mmaction2":
         step = room / max(clips - 1, 1)
@@ -284,7 +287,7 @@ def random_clip(
 
     Args:
         duration: length of the video in seconds. A video no longer than a clip gives its beginning.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them in frames at ``fps``.
         fps: the frame rate in which strides are counted, not that of the video.
         generator: source of the random number; torch's own (``torch.manual_seed``) if not given.
@@ -297,7 +300,7 @@ def random_clip(
     room = max(duration - clip_frames * clip_stride / fps, 0.0)
     device = "cpu" if generator is None else generator.device
     place = float(torch.rand((), dtype=torch.float64, device=device, generator=generator))
-    return _span(place * room, duration, clip_frames, clip_stride, fps)
+    return _make_span(place * room, duration, clip_frames, clip_stride, fps)
 
 
 def sliding_windows(
@@ -311,8 +314,8 @@ def sliding_windows(
         duration: length of the video in seconds. A video shorter than a window is one window, and ``short``.
         window: length of a window in seconds.
         stride: seconds from the beginning of one to that of the next.
-        clip_frames: frames taken of each, at equal distances from its beginning on; like those of :func:`frame_times`,
-            each is taken in its middle.
+        clip_frames: frames taken of each, at equal distances from its beginning on; each is taken in its middle, as
+            :func:`frame_times` does.
         cover_end: add one that ends with the video if some of it would be left over.
 
     Raises:
@@ -320,16 +323,13 @@ def sliding_windows(
     """
     _check_positive(duration=duration, window=window, stride=stride)
     _check_counts(clip_frames=clip_frames)
-    room = duration - window
-    if room < -_ROUNDING:
-        return Windows(1, lambda _: ClipSpan(0.0, duration, _window_times(0.0, window, clip_frames), short=True))
-    whole = math.floor((room + _ROUNDING) / stride) + 1
+    is_short = duration < window - _ROUNDING
 
-    def at(index: int) -> ClipSpan:
-        start = index * stride if index < whole else room
-        return ClipSpan(start, min(start + window, duration), _window_times(start, window, clip_frames), short=False)
+    def window_at(start: float) -> ClipSpan:
+        end = min(start + window, duration)
+        return ClipSpan(start, end, _place_frames(start, window, clip_frames), short=is_short)
 
-    return Windows(whole + (cover_end and (whole - 1) * stride < room - _ROUNDING), at)
+    return _slide(max(duration - window, 0.0), stride, cover_end, window_at)
 
 
 def sliding_frames(
@@ -341,7 +341,7 @@ def sliding_frames(
     clip_frames: int,
     cover_end: bool = False,
 ) -> Windows:
-    """Windows of so many frames of the video itself, that begin at its frames 0, ``stride``, 2 ``stride``, ...
+    """Windows of ``window`` frames of the video itself, from its frames 0, ``stride``, 2 ``stride``, ... on.
 
     Args:
         frame_times: when each frame is shown, in seconds.
@@ -357,21 +357,27 @@ def sliding_frames(
     _check_positive(duration=duration)
     frames = len(frame_times)
     _check_counts(frames=frames, window=window, stride=stride, clip_frames=clip_frames)
-    shown = _Stored(frames, frame_times.__getitem__, duration)
-    room = max(frames - window, 0)
-    whole = room // stride + 1
+    shown = _StoredFrames(frames, frame_times.__getitem__, duration)
 
-    def at(index: int) -> ClipSpan:
-        first = index * stride if index < whole else room
+    def window_at(first: int) -> ClipSpan:
         places = [first + frame * window // clip_frames for frame in range(clip_frames)]
-        return ClipSpan(
-            shown.start(first), shown.start(first + window), tuple(map(shown.middle, places)), short=frames < window
-        )
+        times = tuple(map(shown.middle, places))
+        return ClipSpan(shown.start(first), shown.start(first + window), times, short=frames < window)
 
-    return Windows(whole + (cover_end and (whole - 1) * stride < room), at)
+    return _slide(max(frames - window, 0), stride, cover_end, window_at)
 
 
-class _Stored:
+def _slide(room: float, stride: float, cover_end: bool, window_at: Callable[[Any], ClipSpan]) -> Windows:
+    """Windows that begin at 0, ``stride``, ... up to ``room``, where the last possible one begins.
+
+    With ``cover_end`` there is one at ``room`` too, if the others leave some of the video over.
+    """
+    whole = math.floor((room + _ROUNDING) / stride) + 1
+    has_rest = cover_end and (whole - 1) * stride < room - _ROUNDING
+    return Windows(whole + has_rest, lambda index: window_at(index * stride if index < whole else room))
+
+
+class _StoredFrames:
     """From the index of a stored frame to seconds."""
 
     def __init__(self, count: int, time: Callable[[int], float], duration: float) -> None:
@@ -398,7 +404,7 @@ def keyframe_clips(
     Args:
         duration: length of the video in seconds.
         times: the key frames, in seconds.
-        clip_frames: frames in a clip, those of the Fast pathway.
+        clip_frames: frames in a clip, as the Fast pathway takes them.
         clip_stride: distance between them in frames at ``fps``.
         fps: the frame rate in which strides are counted.
 
@@ -421,24 +427,21 @@ def keyframe_clips(
     return Windows(len(times), around)
 
 
-def _span(start: float, duration: float, clip_frames: int, clip_stride: int, fps: float) -> ClipSpan:
+def _make_span(start: float, duration: float, clip_frames: int, clip_stride: int, fps: float) -> ClipSpan:
     times = tuple(frame_times(start, clip_frames, clip_stride, fps))
     end = min(start + clip_frames * clip_stride / fps, duration)
     return ClipSpan(start, end, times, short=times[-1] >= duration)
 
 
-def _spread(start: float, seconds: float, clip_frames: int) -> tuple[float, ...]:
-    """The middles of ``clip_frames`` equal parts of ``seconds`` from ``start`` on."""
-    return tuple(start + seconds * (index + 0.5) / clip_frames for index in range(clip_frames))
-
-
-def _window_times(start: float, window: float, clip_frames: int) -> tuple[float, ...]:
+def _place_frames(start: float, window: float, clip_frames: int) -> tuple[float, ...]:
     """``clip_frames`` moments, each half a frame behind the beginning of one of the window's equal parts."""
     part = window / clip_frames
     return tuple(start + part * index + min(part, 1 / SOURCE_FPS) / 2 for index in range(clip_frames))
 
 
-def _frames_covered(clip_frames: int, clip_stride: int, convention: str, video_fps: float, target_fps: float) -> float:
+def _count_covered_frames(
+    clip_frames: int, clip_stride: int, convention: str, video_fps: float, target_fps: float
+) -> float:
     """Length of a clip in frames of the video."""
     if convention == "pyslowfast":
         return max(clip_stride * clip_frames / target_fps * video_fps, 1.0)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,7 +14,7 @@ class Segment:
     Attributes:
         video: the video, in any form that :func:`~slowfast_zoo.video.open_video` takes.
         start: where it begins, in seconds from the video's first frame.
-        end: where it ends, likewise; None is the video's own end.
+        end: where it ends, in seconds from the video's first frame; None is the video's own end.
 
     Raises:
         ValueError: it does not begin at 0 s or later, or not end after its beginning.

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import errno
 import heapq
-import io
 import math
 import os
 import re
-import stat
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +33,17 @@ if TYPE_CHECKING:
 VideoFile = str | os.PathLike[str] | bytes | BinaryIO
 VideoInput = VideoFile | NDArray[Any] | Tensor | Segment
 
+# What a folder is searched for. A file of any other name can be given by itself.
+VIDEO_SUFFIXES = (
+    *(".264", ".265", ".266", ".3g2", ".3gp", ".3gpp", ".amv", ".apng", ".asf", ".avi", ".avif", ".avs2", ".avs3"),
+    *(".bik", ".cavs", ".cine", ".cpk", ".dif", ".divx", ".drc", ".dv", ".dvr-ms", ".evo", ".f4v", ".flc", ".fli"),
+    *(".flv", ".gif", ".gxf", ".h261", ".h263", ".h264", ".h265", ".h266", ".hevc", ".insv", ".ismv", ".ivf", ".lrv"),
+    *(".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mov", ".mp4"),
+    *(".mp4v", ".mpe", ".mpeg", ".mpg", ".mpg4", ".mpv", ".mts", ".mxf", ".nsv", ".nut", ".obu", ".ogm", ".ogv"),
+    *(".ogx", ".qt", ".rm", ".rmvb", ".roq", ".smk", ".swf", ".tod", ".tp", ".trp", ".ts", ".vc1", ".viv", ".vob"),
+    *(".vvc", ".webm", ".wmv", ".wtv", ".y4m"),
+)
+
 # What a folder of images is searched for; anything else in it is left alone.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -45,22 +52,6 @@ _LEFTOVERS = ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volum
 
 # Clips that are looked at ahead of the one being read, so that their frames are read in one pass.
 _AHEAD = 1024
-
-# Texts that make FFmpeg open the files they name, and what those are called that are meant to. Whoever reads videos of
-# strangers expects that of no other file.
-_LISTS = {
-    b"ffconcat version": (".ffconcat",),
-    b"#EXTM3U": (".m3u8", ".m3u"),
-    b"<MPD": (".mpd",),
-    b"<CompositionPlaylist": (".xml",),
-    b"v=0": (".sdp",),
-}
-_ANYWHERE = (b"<MPD", b"<CompositionPlaylist")  # others begin a file
-_HEAD = 4096
-_PLAYLIST = 2**20  # bytes of one that are looked at
-_PATIENCE = 5.0  # seconds that a server has to say whether it sends parts of files
-
-_Frame = TypeVar("_Frame")
 
 
 class VideoSource(Protocol):
@@ -84,28 +75,141 @@ class VideoSource(Protocol):
     height: int
     frames_decoded: int
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the video; frames already returned stay valid."""
 
     def frames_at(self, times: Sequence[float]) -> Tensor:
-        """The frames shown at some times: uint8 RGB (T, 3, H, W)."""
+        """The frames shown at some times.
+
+        Args:
+            times: seconds from the first frame, in any order. Before the start means the first frame, past the end
+                the last one.
+
+        Returns:
+            uint8 RGB frames (T, 3, H, W), in the order of ``times``.
+
+        Raises:
+            ValueError: ``times`` is empty, or the video is closed.
+            VideoDecodeError: the frames cannot be decoded.
+        """
+        return next(self.clips_at([times]))
 
     def clips_at(
         self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
     ) -> Iterator[Tensor]:
-        """Several clips, (T, 3, H, W) each; ``transform`` is applied once to each frame (3, H, W) in them."""
+        """Several clips in one pass over the video: a frame that clips share is decoded once.
+
+        Clips in the order of their times need the least memory: only frames that a later clip wants are held.
+
+        Args:
+            clips: for each clip the times of its frames, as for :meth:`frames_at`.
+            transform: applied once to each frame that the clips hold, uint8 RGB (3, H, W). Making frames small here
+                keeps large ones from being held.
+
+        Yields:
+            For each clip, in the order given, uint8 RGB frames (T, 3, H, W), or stacked results of ``transform``.
+
+        Raises:
+            ValueError: a clip has no times, or the video is closed.
+            VideoDecodeError: the frames cannot be decoded.
+        """
 
     def frame_times(self) -> Sequence[float]:
-        """When each stored frame is shown, in seconds from the first one, ascending."""
+        """When each stored frame is shown, in seconds from the first one, in the order of presentation.
+
+        Raises:
+            ValueError: the video is closed.
+            VideoDecodeError: the file cannot be read.
+        """
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
-        """All frames in order from the one shown at ``start`` on: the second, and uint8 RGB (3, H, W)."""
+        """All frames in the order of presentation, from the one on the screen at some time on.
+
+        Args:
+            start: seconds from the first frame.
+
+        Yields:
+            For each frame the second at which it is shown, and its pixels, uint8 RGB (3, H, W).
+
+        Raises:
+            ValueError: the video is closed.
+            VideoDecodeError: the frames cannot be decoded.
+        """
+
+
+class FrameReader(VideoSource):
+    """What the sources of this package share: from a frame that is found by its time to clips of frames."""
+
+    def _frame_at(self, time: float) -> Any:
+        """The frame on the screen at a time, in the source's own form: the same object or number for the same frame."""
+        raise NotImplementedError
+
+    def _pixels(self, frame: Any) -> Tensor:
+        """What :meth:`_frame_at` gave as uint8 RGB (3, H, W)."""
+        raise NotImplementedError
+
+    def clips_at(
+        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        """Several clips in one pass over the video.
+
+        Of clips that are made as they are asked for, not held in a list, only some are looked at ahead: where those are
+        not in the order of their times, frames may be read again.
+        """
+        if isinstance(clips, (list, tuple)):
+            checked = [_check_times(times) for times in clips]
+            return self._stack_clips(iter(checked), len(checked), transform)
+        return self._stack_clips(map(_check_times, clips), _AHEAD, transform)
+
+    def _stack_clips(
+        self, clips: Iterator[list[float]], least: int, transform: Callable[[Tensor], Tensor] | None
+    ) -> Iterator[Tensor]:
+        """The clips, one after another; ``least`` of them are looked at ahead.
+
+        Clips may overlap and lie in any order, but a file is read fast in one direction only. So all times that are
+        known stand in one heap, and frames are read in the order of time until the clip whose turn it is is complete. A
+        frame is held as long as a clip that is known and not yet given wants one of its times.
+        """
+        uses: Counter[float] = Counter()  # how many places of known clips want a time
+        held: dict[float, Tensor] = {}
+        pending: list[float] = []
+        ahead: deque[list[float]] = deque()
+        last: Any = None
+        pixels: Tensor | None = None
+
+        def look_ahead() -> bool:
+            """Whether there is a clip; all that begin before it ends are known then."""
+            while not ahead or len(ahead) < least or min(ahead[-1]) <= max(ahead[0]):
+                times = next(clips, None)
+                if times is None:
+                    break
+                ahead.append(times)
+                for time in times:
+                    if not uses[time]:
+                        heapq.heappush(pending, time)
+                    uses[time] += 1
+            return bool(ahead)
+
+        while look_ahead():
+            times = ahead.popleft()
+            while not all(time in held for time in times):
+                time = heapq.heappop(pending)
+                frame = self._frame_at(time)
+                if pixels is None or frame != last:
+                    last, pixels = frame, self._pixels(frame)
+                    pixels = pixels if transform is None else transform(pixels)
+                held[time] = pixels
+            yield torch.stack([held[time] for time in times])
+            uses.subtract(times)
+            for time in set(times):
+                if not uses[time]:
+                    del held[time], uses[time]
 
 
 def video_name(video: VideoInput) -> str:
@@ -127,11 +231,10 @@ def video_name(video: VideoInput) -> str:
     )
 
 
-class FrameSequence:
+class FrameSequence(FrameReader):
     """Frames at a constant rate, from memory or from a folder of images, read by time like a video file.
 
-    Frame i is on the screen from second ``i / fps`` to ``(i + 1) / fps``. The attributes and methods are those of
-    :class:`VideoSource`.
+    Frame i is on the screen from second ``i / fps`` to ``(i + 1) / fps``.
 
     Args:
         frames: uint8 RGB (T, H, W, 3), an array or a tensor on any device. It is not copied.
@@ -145,7 +248,7 @@ class FrameSequence:
         shape = tuple(frames.shape)
         if frames.dtype not in (np.uint8, torch.uint8) or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
             raise ValueError(f"frames must be uint8 RGB (T, H, W, 3) with T >= 1, not {frames.dtype} {shape}")
-        self._start("<array>", len(frames), fps, lambda index: _pixels(frames[index]))
+        self._set_up("<array>", len(frames), fps, lambda index: _to_tensor(frames[index]))
         self.height, self.width = shape[1:3]
 
     @classmethod
@@ -166,7 +269,7 @@ class FrameSequence:
             entries = [entry for entry in Path(name).iterdir() if not is_left_out(entry.name)]
         except OSError as error:
             raise VideoDecodeError(name, error.strerror or str(error)) from error
-        images = sorted((entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+        images = sorted((entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key)
         if not images:
             raise VideoDecodeError(name, f"the folder holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self = cls.__new__(cls)
@@ -181,11 +284,11 @@ class FrameSequence:
                 raise VideoDecodeError(name, f"{images[index].name} is {sizes}: all must have one size")
             return image
 
-        self._start(name, len(images), fps, load)
+        self._set_up(name, len(images), fps, load)
         self.frames_decoded = 1
         return self
 
-    def _start(self, name: str, count: int, fps: float, load: Callable[[int], Tensor]) -> None:
+    def _set_up(self, name: str, count: int, fps: float, load: Callable[[int], Tensor]) -> None:
         if not is_positive(fps):
             raise ValueError(f"fps must be a number above 0, not {fps!r}")
         self.name = name
@@ -196,12 +299,6 @@ class FrameSequence:
         self._count = count
         self._load: Callable[[int], Tensor] | None = load
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"FrameSequence({self.name!r}: {self.width} x {self.height}, {self._count} frames at {self.fps:.4g} fps)"
 
@@ -209,67 +306,29 @@ class FrameSequence:
         """Let go of the frames. May be called twice."""
         self._load = None
 
-    def frames_at(self, times: Sequence[float]) -> Tensor:
-        """Frames at some times, as :meth:`VideoReader.frames_at <slowfast_zoo.video.VideoReader.frames_at>`."""
-        return next(self.clips_at([times]))
-
-    def clips_at(
-        self, clips: Sequence[Sequence[float]], transform: Callable[[Tensor], Tensor] | None = None
-    ) -> Iterator[Tensor]:
-        """Several clips, as :meth:`VideoReader.clips_at <slowfast_zoo.video.VideoReader.clips_at>`."""
-
-        def pixels(index: int) -> Tensor:
-            return self._frame(index) if transform is None else transform(self._frame(index))
-
-        return in_one_pass(clips, self._index_at, pixels)
-
     def frame_times(self) -> Sequence[float]:
-        """When each frame is shown, as :meth:`VideoReader.frame_times`."""
+        """When each frame is shown, in seconds."""
         return [index / self.fps for index in range(self._count)]
 
     def frames(self, start: float = 0.0) -> Iterator[tuple[float, Tensor]]:
-        """All frames in order, as :meth:`VideoReader.frames <slowfast_zoo.video.VideoReader.frames>`."""
-        for index in range(self._index_at(start), self._count):
-            yield index / self.fps, self._frame(index)
+        """All frames from the one at ``start`` on, each with its second."""
+        for index in range(self._frame_at(start), self._count):
+            yield index / self.fps, self._pixels(index)
 
-    def _index_at(self, time: float) -> int:
+    def _frame_at(self, time: float) -> int:
+        """The index of the frame at a time."""
         # i / fps, rounded, must not lie before frame i.
         return int(min(max((time + 1e-6) * self.fps, 0.0), self._count - 1))
 
-    def _frame(self, index: int) -> Tensor:
+    def _pixels(self, frame: int) -> Tensor:
+        """The frame of an index."""
         if self._load is None:
             raise ValueError(f"the frames of {self.name!r} are closed")
         self.frames_decoded += 1
-        return self._load(index)
+        return self._load(frame)
 
 
-def in_one_pass(
-    clips: Sequence[Sequence[float]], frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
-) -> Iterator[Tensor]:
-    """Clips from frames that are asked for in ascending order of time, each once.
-
-    Of clips that are made as they are asked for, only some are looked at ahead: where those are not in the order of
-    time, frames may be asked for again.
-
-    Args:
-        clips: for each clip the times of its frames.
-        frame_at: the frame on the screen at a time, the same object or number if it is the same frame.
-        pixels: what a clip holds of a frame; called once for each.
-
-    Returns:
-        For each clip, in the order given, the pixels of its frames, stacked.
-
-    Raises:
-        ValueError: there is a clip without times, or a time that is no number.
-    """
-    is_held = isinstance(clips, (list, tuple))
-    if is_held:
-        for times in clips:
-            _seconds(times)
-    return _clips(map(_seconds, clips), len(clips) if is_held else _AHEAD, frame_at, pixels)
-
-
-def _seconds(times: Sequence[float]) -> list[float]:
+def _check_times(times: Sequence[float]) -> list[float]:
     seconds = [float(time) for time in times]
     if not seconds:
         raise ValueError("a clip needs at least one time")
@@ -278,192 +337,18 @@ def _seconds(times: Sequence[float]) -> list[float]:
     return seconds
 
 
-def _clips(
-    clips: Iterator[list[float]], least: int, frame_at: Callable[[float], _Frame], pixels: Callable[[_Frame], Tensor]
-) -> Iterator[Tensor]:
-    uses: Counter[float] = Counter()
-    held: dict[float, Tensor] = {}
-    pending: list[float] = []
-    ahead: deque[list[float]] = deque()
-    last: tuple[_Frame, Tensor] | None = None
-
-    def look_ahead() -> bool:
-        """Whether there is a clip; all that begin before it ends are known then."""
-        while not ahead or len(ahead) < least or min(ahead[-1]) <= max(ahead[0]):
-            times = next(clips, None)
-            if times is None:
-                break
-            ahead.append(times)
-            for time in times:
-                if not uses[time]:
-                    heapq.heappush(pending, time)
-                uses[time] += 1
-        return bool(ahead)
-
-    while look_ahead():
-        times = ahead.popleft()
-        while not all(time in held for time in times):
-            time = heapq.heappop(pending)
-            frame = frame_at(time)
-            if last is None or frame != last[0]:
-                last = frame, pixels(frame)
-            held[time] = last[1]
-        yield torch.stack([held[time] for time in times])
-        uses.subtract(times)
-        for time in set(times):
-            if not uses[time]:
-                del held[time], uses[time]
-
-
 def is_left_out(name: str) -> bool:
     """Whether a file or folder of this name is left alone where a folder is searched."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
-def readable(video: VideoFile) -> str | BinaryIO:
-    """A file as it is opened: its path or URL, or a file object that can seek, neither of them obviously no video.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        VideoDecodeError: it is empty, a folder, a device or not ours to read.
-        TypeError: it is no file, or opened in text mode.
-        ValueError: it is a file object that is closed.
-    """
-    name = video_name(video)
-    if isinstance(video, Segment):
-        raise TypeError("expected a video file, got a segment of one: open_video reads those")
-    if isinstance(video, (str, os.PathLike)):
-        place = local_path(name)
-        if place is None:
-            return name
-        _check_path(place)
-        return place
-    if isinstance(video, (bytes, bytearray, memoryview)):
-        file: BinaryIO = io.BytesIO(video)
-    elif isinstance(video, (np.ndarray, Tensor)):
-        raise TypeError(f"expected a video file, got an array ({type(video).__name__}): open_video reads those")
-    elif getattr(video, "closed", False):
-        raise ValueError(f"the file object {name!r} is closed: give it open, or its path")
-    elif not isinstance(video.read(0), bytes):
-        raise TypeError(f"the file object {name!r} must be opened in binary mode")
-    else:
-        file = video if video.seekable() else io.BytesIO(video.read())
-    if file.seek(0, os.SEEK_END) == 0:
-        raise VideoDecodeError(name, "the file is empty")
-    return file
-
-
-def _check_path(path: str) -> None:
-    """Say in plain words what FFmpeg would say in its own."""
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a null character
-        raise FileNotFoundError(errno.ENOENT, "no such video file", path) from None
-    except OSError as error:
-        raise VideoDecodeError(path, error.strerror or str(error)) from error
-    if stat.S_ISDIR(status.st_mode):
-        raise VideoDecodeError(path, "it is a directory, not a video file")
-    if not stat.S_ISREG(status.st_mode):
-        raise VideoDecodeError(path, "it is a device or a pipe, which LiveReader reads, not a video file")
-    if not os.access(path, os.R_OK):
-        raise VideoDecodeError(path, "no permission to read it")
-    if status.st_size == 0:
-        raise VideoDecodeError(path, "the file is empty")
-    with open(path, "rb") as file:
-        head = file.read(_HEAD)
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for start, suffixes in _LISTS.items():
-        is_one = start in head if start in _ANYWHERE else text.startswith(start)
-        if is_one and not path.lower().endswith(suffixes):
-            raise VideoDecodeError(
-                path,
-                f"it is a list of other files ({suffixes[0][1:]}), which is only read where its name ends in "
-                f"{' or '.join(suffixes)}",
-            )
-    if text.startswith(b"#EXTM3U") and (endless := _endless_playlist(path)):
-        raise VideoDecodeError(
-            path,
-            f"the playlist{'' if endless == path else f' {endless} in it'} has no end (#EXT-X-ENDLIST), so more may "
-            "come: read it with LiveReader, or end it with that line",
-        )
-
-
-def _endless_playlist(path: str, depth: int = 1) -> str | None:
-    """The playlist of a file, or of one that it names, that lists pictures but no end; None where all have one."""
-    try:
-        with open(path, "rb") as file:
-            lines = [line.strip() for line in file.read(_PLAYLIST).decode(errors="replace").splitlines()]
-    except OSError:
-        return None  # told when FFmpeg comes to it
-    if any(line.startswith("#EXTINF") for line in lines):
-        # Where all is not read, the end is not seen.
-        is_whole = os.path.getsize(path) <= _PLAYLIST
-        return path if is_whole and "#EXT-X-ENDLIST" not in lines else None
-    named = [line for line in lines if line and not line.startswith("#") and "://" not in line]
-    for name in named if depth else []:
-        if found := _endless_playlist(os.path.join(os.path.dirname(path), name), depth - 1):
-            return found
-    return None
-
-
-def is_list(path: str) -> bool:
-    """Whether a file is called as lists of other files are, which FFmpeg then opens."""
-    return path.lower().endswith(tuple(suffix for suffixes in _LISTS.values() for suffix in suffixes))
-
-
-def local_path(video: str) -> str | None:
-    """The path of a video that is named by a path or by a ``file:`` URL; None of any other URL."""
-    if video[:5].lower() != "file:" or os.path.lexists(video):
-        return None if "://" in video else video
-    if urlsplit(video).netloc.lower() not in ("", "localhost"):
-        return video  # there is no such file, which is told where it is opened
-    # Not the path that urlsplit finds: programs that escape nothing write # and ? in names.
-    plain = video[5:]
-    if plain.startswith("//"):
-        plain = "/" + plain[2:].partition("/")[2]
-    path = plain if os.path.lexists(plain) else unquote(plain, errors="surrogateescape")
-    has_drive = os.name == "nt" and re.match("/[A-Za-z]:", path)
-    return path[1:] if has_drive else path
-
-
-def ask_server(url: str) -> tuple[bool | None, bytes]:
-    """Whether a web server sends parts of a file where they are asked for, and how the file begins.
-
-    None where that is not found out, as of other servers.
-    """
-    import urllib.request
-
-    if not url.lower().startswith(("http://", "https://")):
-        return None, b""
-    try:
-        request = urllib.request.Request(url, headers={"Range": "bytes=0-"})
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            sends_parts = {200: False, 206: True}.get(answer.status)
-            return sends_parts, answer.read1(_HEAD)
-    except (OSError, ValueError, HTTPException):
-        return None, b""
-
-
-def has_index_behind(head: bytes) -> bool:
-    """Whether a file that begins so is an MP4 or MOV file whose index comes after the pictures."""
-    place = 0
-    while place + 8 <= len(head):  # boxes: their size and name
-        size, kind = int.from_bytes(head[place : place + 4], "big"), head[place + 4 : place + 8]
-        if kind == b"mdat":
-            return place > 0
-        if kind == b"moov" or size < 8:
-            return False
-        place += size
-    return False
-
-
-def _natural(path: Path) -> tuple[list[Any], str]:
+def _natural_key(path: Path) -> tuple[list[Any], str]:
     """Sorts numbers in names by their value."""
     parts = re.split(r"(\d+)", path.name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
 
 
-def _pixels(frame: NDArray[Any] | Tensor) -> Tensor:
+def _to_tensor(frame: NDArray[Any] | Tensor) -> Tensor:
     """(3, H, W) on the CPU from (H, W, 3), sharing its memory where that is possible."""
     if isinstance(frame, np.ndarray):
         # A tensor can be neither read-only nor mirrored.

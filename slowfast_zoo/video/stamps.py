@@ -19,12 +19,13 @@ _LEAP_IN_JOINED = 10.0
 _LEAP = 60.0
 # A leap is this many times as long as the usual step, too: some videos show a frame a minute.
 _UNUSUAL = 10
+# The step before a leap sets the pace across it, unless it is this many times as long as the usual one: a pause.
 _PAUSE = 4
 # Frames that are decoded in another order than shown are no further apart: seconds and, if longer, frames.
 _REORDERED, NEAR = 1.0, 17
 # Frames a second, where only the container tells: more are none, and then it is this.
 _FASTEST, _UNKNOWN_RATE = 480, 30
-# Frames that cannot be decoded are skipped on the way to the next known stamp, so many at most.
+# Most frames that are skipped, because they cannot be decoded, on the way to the next known stamp.
 _LOST = 300
 
 
@@ -85,6 +86,7 @@ class Clock(NamedTuple):
             found = bisect_left(self.stamps, stamp)  # type: ignore[type-var]  # no jumps where stamps are missing
             return found if found < len(self.stamps) and self.stamps[found] == stamp else None
         following = before + 1
+        # Near by first: where a clock stands still or starts again, a stamp is found many times.
         for ahead in (NEAR, _LOST):
             with contextlib.suppress(ValueError):
                 return self.stamps.index(stamp, following, following + ahead)
@@ -102,6 +104,20 @@ class Clock(NamedTuple):
         return self.stamps[max(bisect_right(self.times, time) - 1, 0)] or 0
 
 
+def delay_stamps(packets: Sequence[StoredPacket], start: int, length: int) -> list[StoredPacket]:
+    """Packets that say when their frames come out of a decoder which holds some back, not when they go in.
+
+    Args:
+        packets: those with a frame that is shown, each with the stamp at which it is decoded.
+        start: when the first frame comes out.
+        length: ticks from one frame to the next; the last frames, which have no later stamp, follow one another so.
+    """
+    stamps = [packet.stamp for packet in packets if packet.stamp is not None]
+    held = sum(stamp < start for stamp in stamps)
+    stamps += [stamps[-1] + length * (index + 1) for index in range(held)]
+    return [packet._replace(stamp=stamp) for packet, stamp in zip(packets, stamps[held:], strict=False)]
+
+
 def read_clock(
     packets: Sequence[StoredPacket],
     first: int | None,
@@ -114,6 +130,15 @@ def read_clock(
 ) -> Clock:
     """The timeline of a stream from all its packets, in the order in which they are stored.
 
+    Packets are stored in the order of decoding. Where a stamp is less than the one before it, either frames are shown
+    in another order or the clock has started again; how far it falls back, in usual steps, tells which. So:
+
+    1. The order of presentation: sorted by the stamps, piece by piece between leaps.
+    2. If the stamps do not ascend in it, the clock of decoding decides on the order instead, where the file has one: it
+       never goes back within a recording, so that each step back in it is a new start.
+    3. What comes before the first frame that can be decoded is left out.
+    4. Times: each step of the clock that is none becomes one usual step.
+
     Args:
         packets: those with a frame that is shown.
         first: the stamp of the first frame that can be decoded; None where frames have no stamps.
@@ -121,33 +146,35 @@ def read_clock(
         fps: what the container says is its frame rate.
         can_join: whether the format lets streams be put one behind another.
         has_dts: whether the file says when packets are decoded; else that is a guess from when they are shown.
-        is_sparse: whether few packets have stamps in the file, and those of others are a guess.
+        is_sparse: whether few packets have stamps in the file, and the stamps of the others are a guess.
     """
     longest = (_LEAP_IN_JOINED if can_join else _LEAP) / tick
-    # The order of presentation, as the decoder gives it, and when each frame is shown, as far as its packet says.
     durations = [packet.duration for packet in packets]
-    step, _ = _usual_step([packet.stamp for packet in packets], durations, tick, fps, longest)
-    order = _reordered(packets, longest, max(_REORDERED / tick, NEAR * step))
+
+    def step_and_leap(stamps: Sequence[float | None]) -> tuple[float, float]:
+        return _find_usual_step(stamps, durations, tick, fps, longest)
+
+    step, _ = step_and_leap([packet.stamp for packet in packets])
+    order = _sort_by_stamp(packets, longest, max(_REORDERED / tick, NEAR * step))
     placed: list[float | None] = [packets[index].stamp for index in order]
-    step, leap = _usual_step(placed, durations, tick, fps, longest)
+    step, leap = step_and_leap(placed)
     faults = dict.fromkeys(("leaps ahead", "falls back", "stands still"), 0)
     decoded = [packet.dts for packet in packets if packet.dts is not None]
     if has_dts and len(decoded) == len(packets) and not (_is_clock(decoded, leap, 0) and _is_clock(placed, leap, 1)):
-        order, placed = _unwrapped(packets, decoded, _usual_step(decoded, durations, tick, fps, longest), faults)
+        order, placed = _unwrap(packets, decoded, step_and_leap(decoded), faults)
     shown = [packets[index] for index in order]
     if first is not None:
         lead = next((index for index, packet in enumerate(shown) if packet.stamp == first), 0)
         shown, placed = shown[lead:], placed[lead:]
-    step, leap = _usual_step(placed, durations, tick, fps, longest)
-    times, _ = _times(placed, step, leap, faults)
+    step, leap = step_and_leap(placed)
+    times, _ = _assign_times(placed, step, leap, faults)
     last = shown[-1].duration if shown and 0 < shown[-1].duration <= leap else step
     stamps = [packet.stamp for packet in shown]
     known = [stamp for stamp in stamps if stamp is not None]
     if is_sparse and any(faults.values()) and abs(max(known) - min(known) - step * (len(shown) - 1)) <= step:
-        # There are as many frames as there is room for: some were put in places of others.
+        # The frames fill the time from the first stamp to the last: some were only given wrong stamps.
         times, stamps, known = [index * step for index in range(len(shown))], [None] * len(shown), []
-    joins = ", ".join(f"{text} {_often(count)}" for text, count in faults.items() if count)
-    is_timed = first is not None
+    joins = ", ".join(f"{text} {_describe_count(count)}" for text, count in faults.items() if count)
     keyframes = [
         (packet.dts, time * tick)
         for packet, time in zip(shown, times, strict=True)
@@ -160,18 +187,18 @@ def read_clock(
         frame_time=step * tick,
         keyframes=[] if joins else sorted(keyframes, key=lambda pair: pair[1]),
         flagged=frozenset(packet.stamp for packet in shown if packet.is_keyframe and packet.stamp is not None),
-        joins=joins if is_timed else "",
+        joins="" if first is None else joins,
         ascends=len(known) == len(stamps) and all(before < after for before, after in pairwise(known)),
     )
 
 
 def _is_clock(stamps: Sequence[float | None], leap: float, least: int) -> bool:
-    """Whether each stamp is later than the one before it, by so many ticks at least, and not by a leap."""
+    """Whether each stamp is later than the one before it, by ``least`` ticks or more, and not by a leap."""
     known = [stamp for stamp in stamps if stamp is not None]
     return all(least <= after - before <= leap for before, after in pairwise(known))
 
 
-def _reordered(packets: Sequence[StoredPacket], leap: float, back: float) -> list[int]:
+def _sort_by_stamp(packets: Sequence[StoredPacket], leap: float, back: float) -> list[int]:
     """The packets in the order of presentation: sorted by their stamps, between leaps ahead or further back."""
     pieces: list[list[tuple[int, int]]] = [[]]
     stamp, latest = 0, None
@@ -189,21 +216,21 @@ def _reordered(packets: Sequence[StoredPacket], leap: float, back: float) -> lis
     return [index for piece in pieces for _, index in sorted(piece)]
 
 
-def _unwrapped(
+def _unwrap(
     packets: Sequence[StoredPacket], decoded: list[int], limits: tuple[float, float], faults: dict[str, int]
 ) -> tuple[list[int], list[float | None]]:
     """The packets in the order of presentation, and when each is shown by a clock without leaps.
 
-    That of decoding runs on where it leaps, maybe in the midst of frames that are shown in another order, and a frame
-    is shown as much later as its packet says.
+    The clock of decoding is made to run on where it leaps, which may be in the midst of frames that are shown in
+    another order. The delay from decoding to display is then added to it, for each frame as its own packet says.
     """
-    times, joints = _times(decoded, *limits, faults)
+    times, joints = _assign_times(decoded, *limits, faults)
     placed, delay = [], 0
     for packet, dts, time in zip(packets, decoded, times, strict=True):
         if packet.stamp is not None and abs(packet.stamp - dts) <= limits[1]:
             delay = packet.stamp - dts
         placed.append(time + delay)
-    # A recording begins with a keyframe, and its frames need not be shown as much later as those of the one before.
+    # A recording begins with a keyframe, and its delay from decoding to display may differ from the one before.
     starts = [0, *(joint for joint in joints if packets[joint].is_keyframe), len(packets)]
     order: list[int] = []
     for start, end in pairwise(starts):
@@ -215,12 +242,13 @@ def _unwrapped(
     return order, [placed[index] for index in order]
 
 
-def _usual_step(
+def _find_usual_step(
     stamps: Sequence[float | None], durations: Sequence[int], tick: float, fps: float, longest: float
 ) -> tuple[float, float]:
-    """Ticks from one frame to the next, by the stamps, by what the packets say or by what the container says.
+    """Ticks from one frame to the next, and from how many ticks on a step is a leap.
 
-    The second number is the least step that is a leap, unless it is shorter than ``longest``.
+    The first by the stamps, or, where too few of them tell, by what the packets or else the container say. The second
+    is ``longest``, or more where frames are usually far apart.
     """
     known = [stamp for stamp in stamps if stamp is not None]
     steps = [after - before for before, after in pairwise(known) if 0 < after - before <= _LEAP / tick]
@@ -231,14 +259,14 @@ def _usual_step(
         step = statistics.fmean(near)
     else:
         likely = [duration for duration in durations if 0 < duration <= _LEAP / tick]
-        told = [statistics.median(likely)] if likely else []
+        stated = [statistics.median(likely)] if likely else []
         # Where a container has no rate, what FFmpeg says is its tick.
-        rates = [step for step in (*told, 1 / (fps * tick)) if step * tick * _FASTEST >= 1]
+        rates = [step for step in (*stated, 1 / (fps * tick)) if step * tick * _FASTEST >= 1]
         step = rates[0] if rates else 1 / (_UNKNOWN_RATE * tick)
     return step, max(longest, _UNUSUAL * step)
 
 
-def _times(
+def _assign_times(
     stamps: Sequence[float | None], step: float, leap: float, faults: dict[str, int]
 ) -> tuple[list[float], list[int]]:
     """When frames are shown, or decoded, in ticks from the first one, and those before which the clock was wrong.
@@ -271,5 +299,5 @@ def _times(
     return times, joints
 
 
-def _often(count: int) -> str:
+def _describe_count(count: int) -> str:
     return "once" if count == 1 else f"{count} times"

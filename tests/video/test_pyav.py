@@ -13,7 +13,7 @@ import av
 import pytest
 
 from slowfast_zoo.video import LiveReader, VideoReader
-from slowfast_zoo.video.pyav import open_container, stated_size
+from slowfast_zoo.video.pyav import open_container, read_size
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_only_arguments_that_a_version_has(version: str, given: bool) -> None:
 @pytest.mark.parametrize(("size", "stated"), [(None, None), (-78, None), (0, 0), (12, 12)])
 def test_a_size_that_nothing_states(size: int | None, stated: int | None) -> None:
     container: Any = SimpleNamespace(size=size)
-    assert stated_size(container) == stated
+    assert read_size(container) == stated
 
 
 CLOSED_AT_ONCE = """

@@ -134,7 +134,7 @@ def test_a_url(video: Path, ranges: bool) -> None:
 
 
 def test_a_server_that_falls_silent(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowfast_zoo.video.decode._SILENCE", 0.2)
+    monkeypatch.setattr("slowfast_zoo.video.media.URL_TIMEOUT", 0.2)
     server = CdnServer({"video.mp4": CdnFile(video.read_bytes(), stall=1000)})
     with server, pytest.raises(VideoDecodeError, match=r"video\.mp4.*no data came in time"):
         open_video(f"{server.url}/video.mp4")
@@ -260,9 +260,9 @@ def test_every_layout_of_an_array() -> None:
 def test_frames_change_at_their_time() -> None:
     for fps in (7, 29.97, 30, 1000):
         source = FrameSequence(np.zeros((2000, 1, 1, 3), np.uint8), fps)
-        assert [source._index_at(index / fps) for index in range(2000)] == list(range(2000))
-        assert [source._index_at((index + 0.99) / fps) for index in range(2000)] == list(range(2000))
-        assert [source._index_at(time) for time in (-1.0, -float("inf"), 1e9, float("inf"))] == [0, 0, 1999, 1999]
+        assert [source._frame_at(index / fps) for index in range(2000)] == list(range(2000))
+        assert [source._frame_at((index + 0.99) / fps) for index in range(2000)] == list(range(2000))
+        assert [source._frame_at(time) for time in (-1.0, -float("inf"), 1e9, float("inf"))] == [0, 0, 1999, 1999]
 
 
 def test_a_frame_of_several_clips_is_loaded_once() -> None:

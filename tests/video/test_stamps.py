@@ -17,7 +17,7 @@ from videos import coded_image, read_code, write_video
 
 from slowfast_zoo.video import VideoReader, sample_clips, sliding_windows
 from slowfast_zoo.video.sampling import sliding_frames
-from slowfast_zoo.video.source import in_one_pass
+from slowfast_zoo.video.source import FrameReader
 from slowfast_zoo.video.stamps import StoredPacket, read_clock
 
 MILLISECOND = Fraction(1, 1000)
@@ -280,6 +280,20 @@ def test_windows_of_stored_frames(tmp_path: Path) -> None:
 # Planning
 
 
+class Numbers(FrameReader):
+    """30 frames a second, each of which is its number; notes the times that it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    def _frame_at(self, time: float) -> int:
+        self.asked.append(time)
+        return int(time * 30 + 1e-6)
+
+    def _pixels(self, frame: int) -> torch.Tensor:
+        return torch.tensor(frame)
+
+
 def test_windows_are_made_as_they_are_asked_for() -> None:
     spans = sliding_windows(1.7e9, window=2.0, stride=1 / 30, clip_frames=32)
     assert len(spans) == pytest.approx(1.7e9 * 30, rel=1e-6)
@@ -298,19 +312,13 @@ def test_windows_are_made_as_they_are_asked_for() -> None:
         def __iter__(self) -> Iterator[tuple[float, ...]]:
             return moments()
 
-    clips = in_one_pass(Lazy(), lambda time: int(time * 30), lambda index: torch.tensor(index))  # type: ignore[arg-type]
+    clips = Numbers().clips_at(Lazy())  # type: ignore[arg-type]
     first, second = next(clips), next(clips)
     assert (first[0], second[0]) == (0, 1)
     assert len(made) < 5000
 
 
 def test_a_frame_that_windows_share_is_read_once() -> None:
-    asked: list[float] = []
-
-    def frame_at(time: float) -> int:
-        asked.append(time)
-        return int(time * 30 + 1e-6)
-
     spans = sliding_windows(400.0, window=60.0, stride=0.1, clip_frames=16)
 
     class Lazy:
@@ -320,9 +328,10 @@ def test_a_frame_that_windows_share_is_read_once() -> None:
         def __iter__(self) -> Iterator[tuple[float, ...]]:
             return (span.times for span in spans)
 
-    clips = list(in_one_pass(Lazy(), frame_at, lambda index: torch.tensor(index)))  # type: ignore[arg-type]
+    numbers = Numbers()
+    clips = list(numbers.clips_at(Lazy()))  # type: ignore[arg-type]
     assert [clip.tolist() for clip in clips] == [[int(t * 30 + 1e-6) for t in span.times] for span in spans]
-    assert asked == sorted(set(asked))
+    assert numbers.asked == sorted(set(numbers.asked))
 
 
 # Reading in about one pass

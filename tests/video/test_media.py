@@ -1,4 +1,4 @@
-"""Videos by URL: paths with escapes, servers of few talents, playlists without end, and Ctrl-C while all wait."""
+"""Videos by path and URL: names with escapes, servers of few talents, playlists without end, and Ctrl-C meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from videos import read_code, write_video
 from slowfast_zoo.cli.videos import find_videos
 from slowfast_zoo.errors import VideoDecodeError
 from slowfast_zoo.video import open_video
-from slowfast_zoo.video.source import has_index_behind, local_path
+from slowfast_zoo.video.media import has_index_at_end, local_path
 
 
 def noise(path: Path, frames: int = 12, movflags: str = "") -> Path:
@@ -80,14 +80,14 @@ def test_every_frame_comes_from_a_server(suffix: str, ranges: bool, tmp_path: Pa
 
 def test_an_index_at_the_end_that_the_server_does_not_send_is_named(tmp_path: Path) -> None:
     content = noise(tmp_path / "video.mp4").read_bytes()
-    assert content.index(b"moov") > content.index(b"mdat") and has_index_behind(content)
+    assert content.index(b"moov") > content.index(b"mdat") and has_index_at_end(content)
     with CdnServer({"video.mp4": CdnFile(content)}) as server, open_video(f"{server.url}/video.mp4") as source:
         assert len(list(source.frames())) == 12
     server = CdnServer({"video.mp4": CdnFile(content, ranges=False)})
     with server, pytest.raises(VideoDecodeError, match=r"index \(moov\) stands at its end.*faststart"):
         open_video(f"{server.url}/video.mp4")
     in_front = noise(tmp_path / "front.mp4", movflags="faststart")
-    assert not has_index_behind(in_front.read_bytes())
+    assert not has_index_at_end(in_front.read_bytes())
 
 
 # Playlists
@@ -143,7 +143,7 @@ def interrupted(script: str) -> int:
     """The exit code of a script that is sent SIGINT while it waits; it would wait for minutes."""
     head = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # shells ignore it in background
     head += "import av, torch, slowfast_zoo.cli\nfrom slowfast_zoo.video import LiveReader, open_video\n"
-    head += "import slowfast_zoo.video.decode as decode\ndecode._SILENCE = 1000.0\nprint('ready', flush=True)\n"
+    head += "import slowfast_zoo.video.media as media\nmedia.URL_TIMEOUT = 1000.0\nprint('ready', flush=True)\n"
     process = subprocess.Popen(
         [sys.executable, "-c", head + script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
