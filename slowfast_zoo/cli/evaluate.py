@@ -139,10 +139,10 @@ def _measure_detections(args: argparse.Namespace) -> int:
 
 
 def _classify(args: argparse.Namespace) -> int:
-    from slowfast_zoo.inference.classify.classifier import VideoClassifier
+    from slowfast_zoo.inference.classify.classifier import VideoClassifier, resolve_views
     from slowfast_zoo.inference.draw.confusion import save_confusion_plot
     from slowfast_zoo.inference.draw.style import check_plot_path
-    from slowfast_zoo.inference.evaluation.run import evaluate, has_sets, views_of
+    from slowfast_zoo.inference.evaluation.run import evaluate, has_sets
     from slowfast_zoo.video.dataset import read_dataset
 
     with open(args.dataset, "rb"):  # before a network is loaded, not after
@@ -157,7 +157,7 @@ def _classify(args: argparse.Namespace) -> int:
         multi_label = has_sets(classifier, entries) if multi_label is None else multi_label
         if args.confusion and multi_label:
             raise ValueError("--confusion is for videos with one label each, but here they have sets of labels")
-        views = views_of(classifier, args.clips, args.crops)
+        views = resolve_views(classifier, args.clips, args.crops)
         results = args.results or _results_name(args, classifier.name, *views)
         with warnings_between_bars():
             evaluation = evaluate(

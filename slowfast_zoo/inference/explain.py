@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.errors import in_line
+from slowfast_zoo.inference.classify.results import short_notes
 from slowfast_zoo.layers import as_rois
 from slowfast_zoo.models import NetworkConfig, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES
@@ -141,10 +142,7 @@ class VideoExplanation:
         notes = []
         if not any(self.shares().values()):
             notes.append("nothing in the clip speaks for this class, so there is no heat")
-        if self.span.short:
-            how = "it was repeated from its start" if self.span.looped else "its last frame was repeated"
-            notes.append(f"the video is shorter than a clip, {how}")
-        return notes
+        return notes + short_notes([self.span], "clip")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the maps; times in seconds."""
@@ -316,7 +314,7 @@ def explain_video(
 
 
 def _usable(part: Tensor) -> Tensor:
-    """Tensors made in inference mode cannot take part in what gives gradients."""
+    """A copy of a tensor that was made in inference mode, which cannot take part in what gives gradients."""
     return part.clone() if isinstance(part, Tensor) and part.is_inference() else part
 
 
@@ -418,7 +416,7 @@ def _moments_of(config: Any, pathway: str, record: dict[str, Any], count: int, d
     moments = torch.arange(count, device=device, dtype=torch.float32)
     if pathway != "network":  # no stage of a SlowFast network strides in time
         return moments
-    # A convolution's stride takes every so manieth frame, the pooling after res2 lies between two.
+    # A convolution with stride s keeps frames 0, s, 2s, ...; the pooling after res2 averages frames, and lies between.
     reduction: int = record["temporal_reduction"]
     strided: int = config.conv1_stride * config.pool1_stride
     return (moments - (reduction - strided) / 2) / reduction

@@ -25,6 +25,7 @@ from slowfast_zoo.errors import ExportError, MissingDependencyError
 from slowfast_zoo.factory import create_model
 from slowfast_zoo.models import FeatureNetwork, unwrapped
 from slowfast_zoo.models.network import MIN_SIDE
+from slowfast_zoo.models.scores import ScoreRule
 from slowfast_zoo.models.wrappers import whole
 from slowfast_zoo.utils.signals import unwound_when_ended
 from slowfast_zoo.utils.version import __version__
@@ -43,7 +44,7 @@ TOLERANCE = 1e-4  # of the largest output; float32 in another order differs by a
 _SUFFIXES: dict[str, ExportFormat] = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}
 _WRITERS = {"torch": (), "onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
 _RUNTIMES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-# What of a network's pretrained_cfg somebody needs who runs the file.
+# The part of a network's pretrained_cfg that is needed to run the file.
 _PREPROCESSING = ("mean", "std", "channel_order", "scale", "crop", "clip_sampling", "clips", "crops", "view_average")
 
 _Run = Callable[[Mapping[str, Tensor]], list[Tensor]]
@@ -55,7 +56,7 @@ class ExportReport:
 
     Attributes:
         format: torch, onnx or openvino.
-        files: the file; OpenVINO's has a second one beside it, with the weights.
+        files: the file; OpenVINO's has a second one with the weights.
         bytes: their size.
         inputs: names and shapes of the inputs; axes of any size have names.
         outputs: names of the outputs.
@@ -95,8 +96,8 @@ def export_model(
     Args:
         model_or_name: a network made by ``create_model``, which stays as it is, or a name.
         path: the file. It, and what stands there, is replaced whole or not at all.
-        format: ``torch`` (a torch.export program, .pt2), ``onnx`` (.onnx) or ``openvino`` (.xml, and .bin beside it).
-            None takes that of the suffix.
+        format: ``torch`` (a torch.export program, .pt2), ``onnx`` (.onnx) or ``openvino`` (.xml, and a .bin of the same
+            name). None takes that of the suffix.
         output: ``logits``, ``probabilities`` or ``features``: the maps of the stages, named ``slow_res2``,
             ``fast_res2`` and so on, in a network of one pathway ``res2``. None is the logits, or what a network made
             with ``features_only`` gives. Without a classifier the logits are the vectors before it, ``pooled``.
@@ -123,19 +124,7 @@ def export_model(
         ExportError: the network cannot be exported, or the file gives other results. There is no file then.
         WeightsError: the weights of a named network cannot be found or loaded.
     """
-    return export_with_report(
-        model_or_name,
-        path,
-        format=format,
-        output=output,
-        out_indices=out_indices,
-        batch_size=batch_size,
-        size=size,
-        frames=frames,
-        opset=opset,
-        pretrained=pretrained,
-        check=check,
-    ).files[0]
+    return export_with_report(**locals()).files[0]
 
 
 def export_with_report(
@@ -152,7 +141,7 @@ def export_with_report(
     pretrained: bool = True,
     check: bool = True,
 ) -> ExportReport:
-    """:func:`export_model`, but tells what it did."""
+    """:func:`export_model`, which says what was written."""
     target = Path(path)
     kind = _format_of(target, format)
     if opset is not None and kind == "torch":
@@ -175,8 +164,8 @@ def export_with_report(
     graph = _Graph(model, output, out_indices)
     shape = _Shape.of(graph.config, batch_size, size, frames)
 
-    beside = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
-    with unwound_when_ended(), beside as folder, _quiet():
+    next_to_it = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
+    with unwound_when_ended(), next_to_it as folder, _quiet():
         try:
             files = _write(graph, shape, Path(folder) / target.name, kind, opset)
         except Exception as error:  # the exporters raise whatever they like
@@ -280,7 +269,7 @@ def _metadata(model: Any, output: str) -> dict[str, Any]:
             "frames": config.clip_frames,
             "stride": config.clip_stride,  # of a 30 fps video
         },
-        "score": model.config.head_activation if isinstance(model, FeatureNetwork) else model.score_function,
+        "score": ScoreRule.of(model).activation,
         "config": config.to_dict(),
     }
 
@@ -335,7 +324,7 @@ class _Shape:
 
 
 def _write(graph: _Graph, shape: _Shape, path: Path, kind: str, opset: int | None) -> list[Path]:
-    """Writes the file, OpenVINO's weights beside it."""
+    """Writes the file, and OpenVINO's weights into a second one."""
     metadata = json.dumps({**graph.metadata, "inputs": shape.inputs(graph), "outputs": graph.outputs})
     program = _program(graph, shape)
     if kind == "torch":
@@ -363,7 +352,7 @@ def _program(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
     with torch.no_grad(), _one_like_any_size():
         program = torch.export.export(graph, tuple(example.values()), dynamic_shapes=shapes, strict=False)
     count = len(program.graph_signature.user_outputs)
-    if count != len(graph.outputs):  # of a classifier of somebody's own
+    if count != len(graph.outputs):  # the user's own classifier may give several
         raise ValueError(f"the network gives {count} tensors where there is to be one for {', '.join(graph.outputs)}")
     with contextlib.suppress(AttributeError):
         program.example_inputs = None
@@ -522,7 +511,7 @@ def _as_numpy(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: x.numpy() for name, x in inputs.items()}
 
 
-# -- odds and ends -------------------------------------------------------------------------------------------------
+# -- arguments and errors -------------------------------------------------------------------------------------------
 
 
 def _is_integer(value: Any, at_least: int) -> bool:
@@ -532,20 +521,18 @@ def _is_integer(value: Any, at_least: int) -> bool:
 def _format_of(path: Path, given: str | None) -> ExportFormat:
     known = ", ".join(f"{kind} ({suffix})" for suffix, kind in _SUFFIXES.items())
     by_suffix = _SUFFIXES.get(path.suffix)
-    if given is None:
-        if by_suffix is None:
-            raise ValueError(f"the suffix says the format: {known}; {path.name!r} has none of them")
-        return by_suffix
-    for suffix, kind in _SUFFIXES.items():
-        if kind == given:
-            if path.suffix != suffix:
-                raise ValueError(f"a file of the format {given} ends in {suffix}, which {path.name!r} does not")
-            return kind
-    raise ValueError(f"format is one of {known}, not {given!r}")
+    if given is None and by_suffix is None:
+        raise ValueError(f"the suffix says the format: {known}; {path.name!r} has none of them")
+    if given not in (None, *_SUFFIXES.values()):
+        raise ValueError(f"format is one of {known}, not {given!r}")
+    if given not in (None, by_suffix):
+        suffix = next(suffix for suffix, kind in _SUFFIXES.items() if kind == given)
+        raise ValueError(f"a file of the format {given} ends in {suffix}, which {path.name!r} does not")
+    return by_suffix  # type: ignore[return-value]
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what was first raised; exporters wrap it in stories."""
+    """The first line of the first error; exporters wrap it in longer ones."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: " + next(iter(str(error).strip().splitlines()), "")

@@ -44,6 +44,8 @@ def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool 
         raise ValueError(
             f"{what} must be (N, 4), pixels x1, y1, x2, y2, or (N, 5) with a confidence, not {tuple(boxes.shape)}"
         )
+    from torchvision.ops import clip_boxes_to_image
+
     finite = torch.isfinite(boxes).all(dim=1)
     if strict and not bool(finite.all()):
         raise ValueError(f"{what} hold values that are not finite")
@@ -51,8 +53,7 @@ def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool 
     if boxes.shape[1] == 4:
         boxes = torch.cat([boxes, torch.ones(len(boxes), 1)], dim=1)
     width, height = size
-    limits = torch.tensor([width, height, width, height])
-    inside = torch.cat([boxes[:, :4].clamp(min=0).minimum(limits), boxes[:, 4:]], dim=1)
+    inside = torch.cat([clip_boxes_to_image(boxes[:, :4], (height, width)), boxes[:, 4:]], dim=1)
     empty = (inside[:, 2] <= inside[:, 0]) | (inside[:, 3] <= inside[:, 1])
     if strict and bool(empty.any()):
         raise ValueError(

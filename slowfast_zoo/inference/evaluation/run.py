@@ -17,8 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from slowfast_zoo.errors import VideoDecodeError
-from slowfast_zoo.inference.classify.classifier import VideoClassifier
+from slowfast_zoo.inference.classify.classifier import VideoClassifier, resolve_views
+from slowfast_zoo.inference.classify.results import count_views
 from slowfast_zoo.utils.distributed import Team
+from slowfast_zoo.utils.progress import ProgressBar
+from slowfast_zoo.utils.runs import describe_differences
 from slowfast_zoo.video.dataset import LabelledVideo
 
 from .metrics import Measure, Metrics, measure, rank_of
@@ -54,8 +57,7 @@ class Evaluation(Metrics):
     @property
     def views(self) -> str:
         """In words, how many views of a video there are."""
-        seen = "full frame" if isinstance(self.crops, str) else f"{self.crops} crop{'s' if self.crops > 1 else ''}"
-        return f"{self.clips} clip{'s' if self.clips > 1 else ''} x {seen}"
+        return count_views(self.clips, self.crops)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; classes that were mistaken for others have these under ``taken_for``."""
@@ -106,8 +108,8 @@ def evaluate(
     Args:
         classifier: does the work, by its own protocol for the views of a video.
         entries: from :func:`read_dataset`.
-        clips: clips of a video, see :class:`VideoClassifier`.
-        crops: crops of a clip, likewise.
+        clips: clips spread over a video; None takes what the weights' publisher tests with, or the paper's 10.
+        crops: crops of a clip, 1, 3 or "full"; None takes what the weights are best seen with.
         multi_label: report mean average precision instead of accuracies; None does if the network's head is a sigmoid,
             or a video has not exactly one label.
         limit: only so many videos, the first ones.
@@ -128,7 +130,7 @@ def evaluate(
     chosen = entries[:limit]
     multi_label = has_sets(classifier, entries) if multi_label is None else multi_label
     _check_entries(chosen, len(classifier.labels), multi_label)
-    clips, crops = views_of(classifier, clips, crops)
+    clips, crops = resolve_views(classifier, clips, crops)
     header = _header(classifier, entries, clips, crops)
     with Team(_LOST) as team, ExitStack() as stack:
         done = _read_results(results, header, len(chosen)) if team.rank == 0 else {}
@@ -136,9 +138,9 @@ def evaluate(
         share = [index for index in range(len(chosen)) if index not in known][team.rank :: team.size]
         title = f"process 1 of {team.size}" if team.size > 1 else ""
         show = progress and team.rank == 0
-        bar = stack.enter_context(_Bar(len(done) + len(share), len(done), title, show, not multi_label))
-        for index, scores in done.items():
-            bar.count(scores, chosen[index])
+        total = len(done) + len(share)
+        bar = stack.enter_context(ProgressBar("videos", total, done=len(done), title=title, show=show))
+        right = 0 if multi_label else sum(_is_right(scores, chosen[index]) for index, scores in done.items())
         skipped: dict[str, str] = {}
 
         def skip(video: Any, error: Exception) -> None:
@@ -162,7 +164,9 @@ def evaluate(
             done[index] = scores
             if file is not None:
                 file.add(index, chosen[index], scores, classifier.labels)
-            bar.count(scores, chosen[index])
+            if not multi_label:
+                right += _is_right(scores, chosen[index])
+                bar.note(f"top-1 {100 * right / len(done):.1f} %")
             bar.advance()
         evaluation = None
         gathered = team.gather((done, skipped))
@@ -180,15 +184,7 @@ def evaluate(
 
 def has_sets(classifier: VideoClassifier, entries: Sequence[LabelledVideo]) -> bool:
     """Whether videos have sets of labels: the network has a sigmoid, or a video has not exactly one label."""
-    return classifier.model.score_function == "sigmoid" or any(len(entry.targets) != 1 for entry in entries)
-
-
-def views_of(classifier: VideoClassifier, clips: int | None, crops: int | str | None) -> tuple[int, int | str]:
-    """Clips and crops, where None stands for what the weights are tested with."""
-    record = classifier.model.pretrained_cfg
-    if classifier.sampling == "segments":
-        clips = 1
-    return record.get("clips", 10) if clips is None else clips, record.get("crops", 3) if crops is None else crops
+    return classifier.score_rule.activation == "sigmoid" or any(len(entry.targets) != 1 for entry in entries)
 
 
 def _check_entries(entries: Sequence[LabelledVideo], classes: int, multi_label: bool) -> None:
@@ -226,6 +222,10 @@ def _summary(
     )
 
 
+def _is_right(scores: Vector, entry: LabelledVideo) -> bool:
+    return bool(rank_of(scores[None], entry.targets)[0] == 0)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, VideoDecodeError):
         return error.reason
@@ -249,7 +249,7 @@ def _header(
         "clips": clips,
         "crops": crops,
         "sampling": classifier.sampling,
-        "view_average": classifier.view_average,
+        "view_average": classifier.score_rule.view_average,
         "transform": repr(classifier.transform),
         "classes": len(classifier.labels),
         "videos": len(entries),
@@ -335,47 +335,10 @@ def _lines(path: Path, header: Mapping[str, Any]) -> Iterator[bytes]:
             found = None
         if not isinstance(found, dict) or found.get("results") != header["results"]:
             raise ValueError(f"{path} holds no results of an evaluation, and is left as it is: choose another file")
-        wrong = [
-            f"{key} {found.get(key)!r} there, {value!r} here"
-            for key, value in header.items()
-            if found.get(key) != value
-        ]
-        if wrong:
+        if differences := describe_differences(found, header):
             raise ValueError(
-                f"{path} holds the results of another evaluation ({'; '.join(wrong)}): choose another file, or delete "
-                "it to begin again"
+                f"{path} holds the results of another evaluation ({differences}): choose another file, or delete it to "
+                "begin again"
             )
         yield first
         yield from (line for line in file if line.endswith(b"\n"))
-
-
-# Several processes
-
-
-class _Bar:
-    """Progress in videos, with the part that was right so far."""
-
-    def __init__(self, total: int, initial: int, title: str, show: bool, top1: bool) -> None:
-        from tqdm import tqdm
-
-        layout = "{desc}{percentage:3.0f} % |{bar}| {n_fmt} of {total_fmt}, {rate_noinv_fmt}, {remaining} left{postfix}"
-        settings = {"desc": title, "unit": " videos", "bar_format": layout, "leave": False, "dynamic_ncols": True}
-        self._bar = tqdm(total=total, initial=initial, disable=None if show else True, **settings)
-        self._top1, self._right, self._counted = top1, 0, 0
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def count(self, scores: Vector, entry: LabelledVideo) -> None:
-        """A video that has been through the network, now or in an earlier run."""
-        if self._top1:
-            self._right += int(rank_of(scores[None], entry.targets)[0] == 0)
-            self._counted += 1
-            self._bar.set_postfix_str(f"top-1 {100 * self._right / self._counted:.1f} %", refresh=False)
-
-    def advance(self) -> None:
-        """One video less to do."""
-        self._bar.update()

@@ -415,7 +415,7 @@ def test_a_killed_command_goes_on(
     code = f"""
 import os, signal
 from slowfast_zoo.cli.main import main
-from slowfast_zoo.inference.evaluate import _ResultsFile
+from slowfast_zoo.inference.evaluation.run import _ResultsFile
 add = _ResultsFile.add
 def add_and_die(self, index, *args):
     add(self, index, *args)
@@ -457,7 +457,7 @@ with open(f"{{rank}}.txt", "w") as file:
 
 from slowfast_zoo.inference import VideoClassifier
 from slowfast_zoo.video.dataset import read_dataset
-from slowfast_zoo.inference.evaluate import evaluate
+from slowfast_zoo.inference.evaluation.run import evaluate
 dist.init_process_group("gloo", init_method="file://" + os.path.abspath("meeting"), rank=rank, world_size=2)
 classifier = VideoClassifier(batch_size=1)
 if rank == 1:
