@@ -143,7 +143,7 @@ def export_with_report(
 ) -> ExportReport:
     """:func:`export_model`, which says what was written."""
     target = Path(path)
-    kind = _format_of(target, format)
+    kind = _resolve_format(target, format)
     if opset is not None and kind == "torch":
         raise ValueError("opset is for ONNX and OpenVINO, not for a torch.export program")
     if opset is not None and not _is_integer(opset, LEAST_OPSET):
@@ -165,12 +165,12 @@ def export_with_report(
     shape = _Shape.of(graph.config, batch_size, size, frames)
 
     next_to_it = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
-    with unwound_when_ended(), next_to_it as folder, _quiet():
+    with unwound_when_ended(), next_to_it as folder, _silence():
         try:
             files = _write(graph, shape, Path(folder) / target.name, kind, opset)
         except Exception as error:  # the exporters raise whatever they like
-            raise ExportError(f"{graph.name} cannot be exported to {kind}: {_reason(error)}") from error
-        difference = _difference(graph, shape, files[0], kind) if check else None
+            raise ExportError(f"{graph.name} cannot be exported to {kind}: {_explain_error(error)}") from error
+        difference = _compare(graph, shape, files[0], kind) if check else None
         replaced = [file.replace(target.with_name(file.name)) for file in reversed(files)][::-1]  # weights first
     if check and difference is None:
         runtime = _RUNTIMES[kind]
@@ -223,7 +223,7 @@ class _Graph(nn.Module):
         if getattr(model.config, "fast_input", None) == "flow":
             raise ValueError("a network on optical flow takes pairs of clips, which are not exported")
         self.name = model_name(model)
-        self.metadata = _metadata(model, output)
+        self.metadata = _describe(model, output)
         network: Any = copy_of(model).cpu().float().eval()
         if output == "features" and not is_features:
             network = FeatureNetwork(network, out_indices)
@@ -231,7 +231,7 @@ class _Graph(nn.Module):
         self.config = network.config
         self.output = output
         self.takes_boxes = bool(network.config.roi) and output != "features"
-        self.outputs = _output_names(network, output)
+        self.outputs = _name_outputs(network, output)
 
     def forward(self, clip: Tensor, boxes: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         """What ``outputs`` names."""
@@ -246,7 +246,7 @@ def _as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (tensors,) if isinstance(tensors, Tensor) else tensors
 
 
-def _output_names(network: Any, output: str) -> tuple[str, ...]:
+def _name_outputs(network: Any, output: str) -> tuple[str, ...]:
     if output != "features":
         return (output if network.num_classes else "pooled",)
     names: list[str] = []
@@ -255,7 +255,7 @@ def _output_names(network: Any, output: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _metadata(model: Any, output: str) -> dict[str, Any]:
+def _describe(model: Any, output: str) -> dict[str, Any]:
     cfg, config = model.pretrained_cfg, model.config
     labels = None if output == "features" else labels_of(model)
     return {
@@ -326,30 +326,30 @@ class _Shape:
 def _write(graph: _Graph, shape: _Shape, path: Path, kind: str, opset: int | None) -> list[Path]:
     """Writes the file, and OpenVINO's weights into a second one."""
     metadata = json.dumps({**graph.metadata, "inputs": shape.inputs(graph), "outputs": graph.outputs})
-    program = _program(graph, shape)
+    program = _trace(graph, shape)
     if kind == "torch":
         torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": metadata})
         return [path]
     if kind == "onnx":
-        path.write_bytes(_onnx(program, graph, shape, opset, metadata))
+        path.write_bytes(_convert_to_onnx(program, graph, shape, opset, metadata))
         return [path]
     openvino = _import("openvino", "exporting to openvino")
     # From ONNX: what OpenVINO makes of the program itself leaves the number of frames open, and names no output.
-    model = openvino.Core().read_model(_onnx(program, graph, shape, opset, metadata))
+    model = openvino.Core().read_model(_convert_to_onnx(program, graph, shape, opset, metadata))
     model.set_rt_info(metadata, [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
     return [path, path.with_suffix(".bin")]
 
 
-def _program(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
+def _trace(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
     """The network as torch.export traces it, without the paths of source files and the example."""
     example = shape.example(graph, batch=2, height=MIN_SIDE * 3, width=MIN_SIDE * 2)
     at_least = {"batch": 1, "height": MIN_SIDE, "width": MIN_SIDE, "boxes": 0}
     shapes = {
-        name: {axis: _any_size(at_least[size]) for axis, size in enumerate(sizes) if isinstance(size, str)}
+        name: {axis: _open_axis(at_least[size]) for axis, size in enumerate(sizes) if isinstance(size, str)}
         for name, sizes in shape.inputs(graph).items()
     }
-    with torch.no_grad(), _one_like_any_size():
+    with torch.no_grad(), _allow_size_one():
         program = torch.export.export(graph, tuple(example.values()), dynamic_shapes=shapes, strict=False)
     count = len(program.graph_signature.user_outputs)
     if count != len(graph.outputs):  # the user's own classifier may give several
@@ -362,12 +362,12 @@ def _program(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
     return program
 
 
-def _any_size(at_least: int) -> Any:
+def _open_axis(at_least: int) -> Any:
     hint: Any = torch.export.Dim.DYNAMIC
     return hint(min=at_least) if callable(hint) else hint  # torch 2.7 takes no bounds
 
 
-def _one_like_any_size() -> contextlib.AbstractContextManager[Any]:
+def _allow_size_one() -> contextlib.AbstractContextManager[Any]:
     """Keeps the tracer from taking for granted that no size is 1: a batch may be, and a small frame's last map."""
     import torch.fx.experimental._config as config
 
@@ -380,7 +380,7 @@ def _one_like_any_size() -> contextlib.AbstractContextManager[Any]:
     )
 
 
-def _onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadata: str) -> bytes:
+def _convert_to_onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadata: str) -> bytes:
     """The program as an ONNX file."""
     import onnx
 
@@ -431,14 +431,14 @@ def _onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadat
 # -- checking ------------------------------------------------------------------------------------------------------
 
 
-def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | None:
+def _compare(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | None:
     """The largest difference between file and network, as a share of the largest output; None without the runtime.
 
     Raises:
         ExportError: it is too large, or the file does not run.
     """
     try:
-        run = _runner(path, kind, graph.outputs)
+        run = _load_runner(path, kind, graph.outputs)
     except MissingDependencyError:
         return None
     except Exception as error:  # each runtime has its own
@@ -452,7 +452,7 @@ def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | 
             with torch.no_grad():
                 expected = _as_tuple(graph(*inputs.values()))
         except Exception as error:  # what a changed layer raises
-            raise ExportError(f"{graph.name} itself does not run on a clip of {at}: {_reason(error)}") from error
+            raise ExportError(f"{graph.name} itself does not run on a clip of {at}: {_explain_error(error)}") from error
         try:
             given = run(inputs)
         except Exception as error:
@@ -474,7 +474,7 @@ def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | 
     return largest
 
 
-def _runner(path: Path, kind: str, outputs: Sequence[str]) -> _Run:
+def _load_runner(path: Path, kind: str, outputs: Sequence[str]) -> _Run:
     """The file, ready to run on the CPU in float32.
 
     Raises:
@@ -518,7 +518,7 @@ def _is_integer(value: Any, at_least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
-def _format_of(path: Path, given: str | None) -> ExportFormat:
+def _resolve_format(path: Path, given: str | None) -> ExportFormat:
     known = ", ".join(f"{kind} ({suffix})" for suffix, kind in _SUFFIXES.items())
     by_suffix = _SUFFIXES.get(path.suffix)
     if given is None and by_suffix is None:
@@ -531,7 +531,7 @@ def _format_of(path: Path, given: str | None) -> ExportFormat:
     return by_suffix  # type: ignore[return-value]
 
 
-def _reason(error: BaseException) -> str:
+def _explain_error(error: BaseException) -> str:
     """The first line of the first error; exporters wrap it in longer ones."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -549,7 +549,7 @@ def _import(package: str, purpose: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Keeps the exporters' progress and the warnings about their own code to themselves."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -68,11 +68,11 @@ def test_labels_and_names_of_files(model: Path, tmp_path: Path, capsys: pytest.C
 def test_labels_and_names_in_pictures() -> None:
     pytest.importorskip("matplotlib")
     from slowfast_zoo.inference.draw.style import cut, fit, load_font
-    from slowfast_zoo.inference.draw.timeline import name_lines
+    from slowfast_zoo.inference.draw.timeline import wrap_name
 
     for shown in (
         cut(EVIL, 99),
-        *name_lines(EVIL),
+        *wrap_name(EVIL),
         fit(EVIL, load_font(12), 9999),
         fit("a\udcff", load_font(12), 99),
     ):

@@ -26,9 +26,9 @@ from slowfast_zoo.video import (
 )
 from slowfast_zoo.video.sampling import COUNTING_CONVENTIONS, sliding_frames
 
-from .pipeline import BatchRunner, OnError, Scored, not_finite, score_videos
+from .pipeline import BatchRunner, OnError, Scored, not_finite_error, score_videos
 from .results import ClipPrediction, Features, Prediction, Timeline
-from .stream import timed_frames, windows
+from .stream import cut_windows, open_frames
 
 _FEATURE_STRIDE = 16  # frames between the windows of features, as most projects that use them have it
 _MOST_WORKERS = 256  # threads: more would only fill the memory with frames
@@ -294,8 +294,8 @@ class VideoClassifier:
         window, stride = self._window(window, stride)
         _needs_rate(fps, "fps")
         transform = replace(self.transform, crops=crops)
-        frames, skip = timed_frames(source, fps, live)
-        cut = windows(
+        frames, skip = open_frames(source, fps, live)
+        cut = cut_windows(
             frames,
             transform.resize,
             window=window,
@@ -308,7 +308,7 @@ class VideoClassifier:
             for span, clip in cut:
                 scores = self._run(self._views_scores, transform.views(clip))
                 if not bool(scores.isfinite().all()):
-                    raise not_finite(source if isinstance(source, str) else "the stream")
+                    raise not_finite_error(source if isinstance(source, str) else "the stream")
                 yield self._clip(span, scores)
 
         return predictions()

@@ -207,7 +207,7 @@ def score_videos(
     for thread in threads:
         thread.start()
     try:
-        yield from _in_order(_scored(found, workers, score, run, bar), on_error)
+        yield from _restore_order(_score_batches(found, workers, score, run, bar), on_error)
     finally:
         stopped.set()
         end = time.monotonic() + _JOIN_TIME
@@ -237,7 +237,7 @@ class _StoppedError(Exception):
     """Ends a decoder whose caller has stopped iterating."""
 
 
-def _scored(
+def _score_batches(
     found: queue.Queue[Any],
     workers: int,
     score: Callable[[Tensor], Tensor],
@@ -289,13 +289,13 @@ def _scored(
         yield from flush(len(waiting))
 
 
-def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> Iterator[Scored]:
+def _restore_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> Iterator[Scored]:
     """The videos in the order of their indices; failures go to ``on_error``, or are raised, in that order too."""
     early: dict[int, Scored | _Failed] = {}
     wanted = 0
     for item in items:
         if isinstance(item, Scored) and not bool(torch.stack(item.rows).isfinite().all()):
-            item = _Failed(item.index, item.video, not_finite(item.name))
+            item = _Failed(item.index, item.video, not_finite_error(item.name))
         early[item.index] = item
         while wanted in early:
             ready = early.pop(wanted)
@@ -312,7 +312,7 @@ class NotFiniteError(ValueError):
     """Scores or features that are not finite."""
 
 
-def not_finite(name: str) -> NotFiniteError:
+def not_finite_error(name: str) -> NotFiniteError:
     """The error for a video or stream whose scores are not finite."""
     return NotFiniteError(
         f"{name}: the network's scores are not finite numbers: try dtype=torch.float32, or other weights"

@@ -21,10 +21,10 @@ _ROUNDING = 1e-6  # seconds
 _LIVE = ("rtsp://", "rtsps://", "rtmp://", "rtp://", "udp://", "tcp://", "srt://", "/dev/video")
 
 
-def timed_frames(
+def open_frames(
     source: Any, fps: float | None, live: bool | None
 ) -> tuple[Iterator[tuple[float, Tensor]], Callable[[], float] | None]:
-    """Frames with their times from whatever gives frames, and what :func:`windows` takes as ``skip``.
+    """Frames with their times from whatever gives frames, and what :func:`cut_windows` takes as ``skip``.
 
     Args:
         source: a video, a camera or stream URL, a :class:`LiveReader`, or an iterable of uint8 RGB frames (H, W, 3) or
@@ -48,9 +48,9 @@ def timed_frames(
                 f'live=True takes the URL of a stream, a camera such as "/dev/video0", or a LiveReader, not {given}'
             )
         reader = LiveReader(text, format="v4l2" if text.startswith("/dev/video") else None)
-        return _closing(reader), reader.newest
+        return _frames_of(reader), reader.newest
     if _is_video(source):
-        return _closing(open_video(source, fps=fps)), None
+        return _frames_of(open_video(source, fps=fps)), None
     if not isinstance(source, Iterable):
         raise TypeError(
             'expected a video, the URL of a stream, a camera such as "/dev/video0", a LiveReader, or an iterable of '
@@ -58,10 +58,10 @@ def timed_frames(
         )
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps must be a positive number, got {fps}")
-    return _with_times(source, fps), None
+    return _stamp_frames(source, fps), None
 
 
-def windows(
+def cut_windows(
     frames: Iterator[tuple[float, Tensor]],
     prepare: Callable[[Tensor], Tensor],
     *,
@@ -156,7 +156,7 @@ def windows(
         yield replace(span, end=end, short=True), clip
 
 
-def _closing(source: Any) -> Generator[tuple[float, Tensor], None, None]:
+def _frames_of(source: Any) -> Generator[tuple[float, Tensor], None, None]:
     """The frames of something that has to be closed."""
     with source:
         yield from source if isinstance(source, LiveReader) else source.frames()
@@ -168,7 +168,7 @@ def _is_video(source: Any) -> bool:
     return isinstance(source, known) or (hasattr(source, "read") and hasattr(source, "seekable"))
 
 
-def _with_times(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[float, Tensor]]:
+def _stamp_frames(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[float, Tensor]]:
     before, size = -math.inf, None
     for index, item in enumerate(frames):
         if isinstance(item, (tuple, list)) and len(item) == 2:
@@ -180,7 +180,7 @@ def _with_times(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[floa
         if not before < stamp < math.inf:
             after = f", after {before} s" if index else ""
             raise ValueError(f"times must be finite and increase, but frame {index} is at {stamp} s{after}")
-        pixels = _as_frame(frame)
+        pixels = _check_frame(frame)
         size = size or pixels.shape[1:]
         if pixels.shape[1:] != size:
             (height, width), (h, w) = size, pixels.shape[1:]
@@ -189,7 +189,7 @@ def _with_times(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[floa
         yield stamp, pixels
 
 
-def _as_frame(frame: Any) -> Tensor:
+def _check_frame(frame: Any) -> Tensor:
     """uint8 (3, H, W) from uint8 RGB (H, W, 3)."""
     pixels = torch.from_numpy(np.ascontiguousarray(frame)) if isinstance(frame, np.ndarray) else frame
     if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:

@@ -20,7 +20,7 @@ _NAMED = 8  # videos in a message
 _DETECTED = 8  # columns of a file of boxes with confidences
 
 
-def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool = True) -> Tensor:
+def check_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool = True) -> Tensor:
     """Boxes as float32 (N, 5): pixels x1, y1, x2, y2 inside the frame, and a confidence, 1 unless given.
 
     Args:
@@ -90,7 +90,7 @@ def read_boxes(path: str | os.PathLike[str], video: str, size: tuple[int, int]) 
     return _from_csv(file, Path(video).stem, size)
 
 
-def by_second(boxes: Mapping[Any, Any]) -> dict[float, Any]:
+def sort_by_second(boxes: Mapping[Any, Any]) -> dict[float, Any]:
     """What is given for each second, in the order of time.
 
     Raises:
@@ -112,7 +112,7 @@ def by_second(boxes: Mapping[Any, Any]) -> dict[float, Any]:
 
 def _from_json(file: Path) -> dict[float, Tensor]:
     try:
-        content = by_second(json.loads(file.read_text(encoding="utf-8")))
+        content = sort_by_second(json.loads(file.read_text(encoding="utf-8")))
         return {second: _table(rows) for second, rows in content.items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         wanted = '{"seconds": [[x1, y1, x2, y2], ...], ...}'

@@ -17,7 +17,7 @@ from slowfast_zoo.utils.checks import is_positive, needs_count
 from slowfast_zoo.utils.progress import ProgressBar
 from slowfast_zoo.video import ClipSpan, VideoInput, VideoSource, keyframe_clips, load_labels, open_video, video_name
 
-from .boxes import GivenBoxes, by_second, checked_boxes, read_boxes
+from .boxes import GivenBoxes, check_boxes, read_boxes, sort_by_second
 from .person_detector import PersonDetector, TorchvisionPersons
 
 WHOLE_FRAME = "full"
@@ -306,7 +306,7 @@ class ActionDetector:
         if isinstance(boxes, (str, os.PathLike)) and boxes != WHOLE_FRAME:
             boxes = read_boxes(boxes, source.name, size)
         if isinstance(boxes, Mapping):
-            found = {time: checked_boxes(b, size, f"boxes at {time:g} s") for time, b in by_second(boxes).items()}
+            found = {time: check_boxes(b, size, f"boxes at {time:g} s") for time, b in sort_by_second(boxes).items()}
             return {time: given[given[:, 4] >= self.person_threshold] for time, given in found.items()}
         times = [every * number for number in range(1, math.ceil(source.duration / every))]
         times = times or [source.duration / 2]
@@ -322,7 +322,7 @@ class ActionDetector:
         with ProgressBar("frames", len(times), show=progress, delay=2) as bar:
             for time, frame in zip(times, source.clips_at([[time] for time in times]), strict=True):
                 given = self.person_detector(frame[0])
-                people = checked_boxes(given, size, "the person detector's boxes", strict=False)
+                people = check_boxes(given, size, "the person detector's boxes", strict=False)
                 found[time] = people[people[:, 4] >= self.person_threshold]
                 bar.advance()
         return found

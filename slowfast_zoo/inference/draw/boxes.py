@@ -97,7 +97,7 @@ class _Scene:
     """Who is where and does what, at any moment of a video of frames of some size."""
 
     def __init__(self, detections: Detections, height: int, width: int, top_k: int, threshold: float) -> None:
-        scale = torch.tensor([_scale(width, detections.width), _scale(height, detections.height)] * 2)
+        scale = torch.tensor([_scale_between(width, detections.width), _scale_between(height, detections.height)] * 2)
         self._reach = detections.every / 2 + _TOLERANCE
         self._times = [key_frame.time for key_frame in detections]
         self._borders = [(before + after) / 2 for before, after in pairwise(self._times)]
@@ -138,7 +138,7 @@ class _Scene:
         return [label for labels in (first, others) for label, _ in labels.most_common()]
 
 
-def _scale(new: int, old: int) -> float:
+def _scale_between(new: int, old: int) -> float:
     """From the pixels of a video to those of a copy of it; 1 if that merely lost a row or column of them."""
     return 1.0 if abs(new - old) < 2 else new / old
 
@@ -175,25 +175,25 @@ class _Overlay:
         """Into a frame (H, W, 3), in place."""
         actors = self._scene.at(time)
         for actor in actors:
-            self._outline(pixels, actor)
+            self._draw_outline(pixels, actor)
         taken: list[_Box] = []
-        for actor, actions in zip(actors, self._shown(actors), strict=True):
+        for actor, actions in zip(actors, self._choose_actions(actors), strict=True):
             if actions:
                 others = [other.box for other in actors if other is not actor]
-                taken.append(self._place(actor, self._size(actions), others, taken))
-                self._plate(pixels, taken[-1], actions)
+                taken.append(self._choose_place(actor, self._plate_size(actions), others, taken))
+                self._draw_plate(pixels, taken[-1], actions)
 
-    def _shown(self, actors: Sequence[_Actor]) -> list[_Actions]:
+    def _choose_actions(self, actors: Sequence[_Actor]) -> list[_Actions]:
         """For each actor its best actions, only so many that plates leave most of the frame free, but at least one."""
         rows = max((len(actor.actions) for actor in actors), default=0)
         room = _COVERED * self._height * self._width
         for most in range(rows, 1, -1):
             shown = [actor.actions[:most] for actor in actors]
-            if sum(math.prod(self._size(actions)) for actions in shown if actions) <= room:
+            if sum(math.prod(self._plate_size(actions)) for actions in shown if actions) <= room:
                 return shown
         return [actor.actions[:1] for actor in actors]
 
-    def _outline(self, pixels: NDArray[np.uint8], actor: _Actor) -> None:
+    def _draw_outline(self, pixels: NDArray[np.uint8], actor: _Actor) -> None:
         x1, y1, x2, y2 = (round(value) for value in actor.box)
         colour = self._colours[actor.actions[0][0]] if actor.actions else _NOTHING
         # A dark seam around it sets the line off from any picture.
@@ -207,13 +207,13 @@ class _Overlay:
             ):
                 pixels[rows, columns] = paint
 
-    def _size(self, actions: _Actions) -> tuple[int, int]:
+    def _plate_size(self, actions: _Actions) -> tuple[int, int]:
         """Width and height of a plate."""
         longest = max(self._font.getlength(label) for label, _ in actions)
         wide = round(longest) + self._score + 4 * self._edge
         return min(wide, self._width), min(len(actions) * self._row, self._height)
 
-    def _place(self, actor: _Actor, size: tuple[int, int], boxes: Sequence[_Box], taken: Sequence[_Box]) -> _Box:
+    def _choose_place(self, actor: _Actor, size: tuple[int, int], boxes: Sequence[_Box], taken: Sequence[_Box]) -> _Box:
         """Where a plate hides least: above or below the box, next to it or in it; as before, unless much worse now.
 
         Each candidate is moved into the frame, and costs the parts of it that lie over other plates (most), other boxes
@@ -231,8 +231,8 @@ class _Overlay:
             left = round(min(max(x, 0), self._width - wide))
             top = round(min(max(y, 0), self._height - high))
             place = (left, top, left + wide, top + high)
-            plates, others = (sum(_common(place, other) for other in hidden) for hidden in (taken, boxes))
-            cost = (12 * plates + 2 * others + _common(place, actor.box)) / (wide * high) + 3 * (plates > 0)
+            plates, others = (sum(_shared_area(place, other) for other in hidden) for hidden in (taken, boxes))
+            cost = (12 * plates + 2 * others + _shared_area(place, actor.box)) / (wide * high) + 3 * (plates > 0)
             cost += max(y1 - place[3], top - y2, x1 - place[2], left - x2, 0) / high  # away from the box
             cost += 0.01 * side - 0.3 * (side == self._sides.get(actor.track))
             if cost < least:
@@ -240,7 +240,7 @@ class _Overlay:
         self._sides[actor.track] = chosen
         return best
 
-    def _plate(self, pixels: NDArray[np.uint8], place: _Box, actions: _Actions) -> None:
+    def _draw_plate(self, pixels: NDArray[np.uint8], place: _Box, actions: _Actions) -> None:
         left, top, right, bottom = (int(value) for value in place)
         wide = right - left
         with drawing_into(pixels[top:bottom, left:right]) as draw:
@@ -255,6 +255,6 @@ class _Overlay:
                 draw.text((wide - self._edge, middle), f"{100 * score:.0f} %", WHITE, self._font, anchor="rm")
 
 
-def _common(a: _Box, b: _Box) -> float:
+def _shared_area(a: _Box, b: _Box) -> float:
     """Area that two boxes share."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

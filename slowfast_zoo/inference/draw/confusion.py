@@ -67,11 +67,14 @@ def save_confusion_plot(evaluation: Evaluation, path: str | os.PathLike[str]) ->
         names = [entry.label for entry in evaluation.classes]
         shown = [index for index, entry in enumerate(evaluation.classes) if entry.videos]
         if len(shown) > _NUMBERED:
-            shown = [shown[place] for place in _similar_together(_part(names, evaluation.confusion, shown).shares)]
-        _draw(figure, evaluation, _part(names, evaluation.confusion, shown))
+            shown = [
+                shown[place]
+                for place in _order_by_confusion(_select_classes(names, evaluation.confusion, shown).shares)
+            ]
+        _draw(figure, evaluation, _select_classes(names, evaluation.confusion, shown))
 
 
-def _part(names: Sequence[str], confusion: Integers, shown: Sequence[int]) -> _Table:
+def _select_classes(names: Sequence[str], confusion: Integers, shown: Sequence[int]) -> _Table:
     """Some of the classes in some order; answers that are none of them go into a last column, if there are any."""
     counts = confusion[np.ix_(shown, shown)]
     others = confusion[shown].sum(1) - counts.sum(1)
@@ -80,7 +83,7 @@ def _part(names: Sequence[str], confusion: Integers, shown: Sequence[int]) -> _T
     return _Table([names[index] for index in shown], counts)
 
 
-def _similar_together(shares: Floats) -> list[int]:
+def _order_by_confusion(shares: Floats) -> list[int]:
     """An order of the rows in which classes that are mistaken for each other are neighbours.
 
     Groups are joined two by two, those first that are confused most on average, each pair by its most similar ends.
@@ -126,15 +129,15 @@ def _draw(figure: Figure, evaluation: Evaluation, table: _Table) -> None:
     counts = (f"{evaluation.videos} videos", interval, f"mean class accuracy {100 * mean.value:.1f} %")
     lines = ("   ".join((style.cut(evaluation.model, 60), evaluation.views)), "   ".join(counts))
     style.put_heading(figure, f"{100 * top1.value:.1f} % right", lines)
-    _matrix(panel(left, wide), table, names, size)
+    _draw_matrix(panel(left, wide), table, names, size)
     start = left + max(wide, _TITLE_WIDTH) + 0.3
     if numbered:
-        _recognised(panel(start, _RECOGNISED), table)
+        _draw_recognised(panel(start, _RECOGNISED), table)
         return
     full, upper = style.WIDTH - style.MARGIN - start, 0.62 * tall
     letters = int(15 * full) - 10  # of the text that stands before the numbers
     pairs = [
-        (_pair(label, other, letters), count, label)
+        (_name_pair(label, other, letters), count, label)
         for label, other, count in evaluation.most_confused(int(upper / _LINE))
     ]
     worst = [
@@ -146,11 +149,11 @@ def _draw(figure: Figure, evaluation: Evaluation, table: _Table) -> None:
         (panel(start, full, 0.0, upper), "Confused most often", _WRONG, pairs),
         (panel(start, full, upper + style.TITLE, tall - upper - style.TITLE), "Recognised worst", _RIGHT, worst),
     ):
-        _list(axes, [(text, count, totals[label]) for text, count, label in rows_of_list], colour)
+        _draw_list(axes, [(text, count, totals[label]) for text, count, label in rows_of_list], colour)
         style.put_title(axes, title, colour)
 
 
-def _matrix(axes: Axes, table: _Table, names: Sequence[str], size: float) -> None:
+def _draw_matrix(axes: Axes, table: _Table, names: Sequence[str], size: float) -> None:
     """Teal where the answer is right, orange where it is wrong, the stronger the larger a part of the row's videos."""
     from matplotlib.colors import to_rgb
 
@@ -168,7 +171,7 @@ def _matrix(axes: Axes, table: _Table, names: Sequence[str], size: float) -> Non
     )  # the diagonal, before the mistakes
     axes.imshow(1 - strength[..., None] * (1 - colours), interpolation="nearest", aspect="auto", **over)
     if rows <= _NUMBERED:
-        _numbers(axes, table.counts, strength)
+        _draw_numbers(axes, table.counts, strength)
     labels = [*names, "other classes"][:columns] if names else []
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if rows <= _NUMBERED else {"rotation": 90}
     axes.set_yticks(range(len(names)), names, size=size, color=style.INK, parse_math=False)
@@ -179,7 +182,7 @@ def _matrix(axes: Axes, table: _Table, names: Sequence[str], size: float) -> Non
     style.put_title(axes, "What the videos of each class (row) were taken for (column)")
 
 
-def _numbers(axes: Axes, counts: Integers, strength: Floats) -> None:
+def _draw_numbers(axes: Axes, counts: Integers, strength: Floats) -> None:
     """How many videos a cell has, between thin lines."""
     rows, columns = counts.shape
     letters: dict[str, Any] = {"ha": "center", "va": "center", "size": min(10.0, 200 / rows)}
@@ -192,7 +195,7 @@ def _numbers(axes: Axes, counts: Integers, strength: Floats) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _recognised(axes: Axes, table: _Table) -> None:
+def _draw_recognised(axes: Axes, table: _Table) -> None:
     """A bar for each row of the matrix, at the same height."""
     rows = len(table.names)
     shares, totals = table.shares.diagonal(), table.counts.sum(1)
@@ -207,14 +210,14 @@ def _recognised(axes: Axes, table: _Table) -> None:
     style.put_title(axes, "Recognised", _RIGHT)
 
 
-def _pair(label: str, other: str, letters: int) -> str:
+def _name_pair(label: str, other: str, letters: int) -> str:
     arrow = " \N{RIGHTWARDS ARROW} "
     if len(label + arrow + other) > letters:
         label, other = (style.cut(name, (letters - len(arrow)) // 2) for name in (label, other))
     return label + arrow + other
 
 
-def _list(axes: Axes, lines: Sequence[tuple[str, int, int]], colour: str) -> None:
+def _draw_list(axes: Axes, lines: Sequence[tuple[str, int, int]], colour: str) -> None:
     """Lines of a text and a part of some videos, with a bar below."""
     for row, (text, count, total) in enumerate(lines):
         style.put_bar(axes, row + 0.1, count / total, colour, 0.12)

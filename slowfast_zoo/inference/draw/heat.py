@@ -106,7 +106,7 @@ def _draw(figure: Figure, explanation: VideoExplanation) -> None:
     full = style.WIDTH - 2 * style.MARGIN
     strips = []
     for name, frames in found.frames.items():
-        columns, tall = _layout(len(frames), explanation.frames.shape[3] / explanation.frames.shape[2], full)
+        columns, tall = _choose_columns(len(frames), explanation.frames.shape[3] / explanation.frames.shape[2], full)
         pixels = math.ceil(_PIXELS * tall / math.ceil(len(frames) / columns))
         tiles = [
             overlay(style.at_height(explanation.frames[frame], pixels), style.at_height(heat[None], pixels)[0])
@@ -133,11 +133,11 @@ def _draw(figure: Figure, explanation: VideoExplanation) -> None:
         about = f"{found.layers[name]}, {count} frame{'s' if count > 1 else ''}"
         style.put_title(axes, f"Where the {_NAMES[name]} looks ({about}){share}", _COLOURS[name])
         top += tall + style.TITLE + style.AIR
-    _scale(figure)
-    _curve(panel(top, _CURVE), explanation)
+    _draw_scale(figure)
+    _draw_curve(panel(top, _CURVE), explanation)
 
 
-def _scale(figure: Figure) -> None:
+def _draw_scale(figure: Figure) -> None:
     """What the colours mean, on the right above the first panel."""
     height = figure.get_size_inches()[1]
     grey = torch.full((3, 8, 100), 150, dtype=torch.uint8)
@@ -150,7 +150,7 @@ def _scale(figure: Figure) -> None:
         figure.text(x / style.WIDTH, (bottom + 0.02) / height, text, size=9, color=style.PALE, ha=side)
 
 
-def _layout(count: int, aspect: float, full: float) -> tuple[int, float]:
+def _choose_columns(count: int, aspect: float, full: float) -> tuple[int, float]:
     """Columns and height in inches of so many frames: as large as they can be without making the picture long."""
     for columns in (1, 2, 4, 8, 16):
         tall = full * math.ceil(count / columns) / (columns * aspect)
@@ -160,7 +160,7 @@ def _layout(count: int, aspect: float, full: float) -> tuple[int, float]:
     return columns, min(full * math.ceil(count / columns) / (columns * aspect), _STRIP)
 
 
-def _curve(axes: Axes, explanation: VideoExplanation) -> None:
+def _draw_curve(axes: Axes, explanation: VideoExplanation) -> None:
     """How much each moment counts, a line for each pathway."""
     moments = explanation.moments()
     for name, points in moments.items():
@@ -192,7 +192,7 @@ def _write_video(explanation: VideoExplanation, target: Path) -> None:
     wide = frames[0].shape[2]
     lefts = [_GAP + index * (wide + _GAP) for index in range(count)]
     width = max(lefts[-1] + wide + _GAP, 320)
-    base = _surroundings(explanation, lefts, width, height)
+    base = _draw_background(explanation, lefts, width, height)
     span, times = explanation.span, explanation.span.times
     rate = min(max(len(times) / (span.end - span.start) / _SLOWER, 1.0), 30.0)
     with VideoWriter(target, rate, crf=18, say_colours=True) as writer:
@@ -206,12 +206,12 @@ def _write_video(explanation: VideoExplanation, target: Path) -> None:
             shown = min(time, explanation.duration)
             right, line = width - _GAP, _CAPTION + height + _LINE // 2
             draw.text((right, line), f"{shown:.2f} s", _WHITE, style.load_font(15), anchor="rm")
-            x = _GAP + round((width - 2 * _GAP - 1) * _along(explanation, shown))
+            x = _GAP + round((width - 2 * _GAP - 1) * _part_of_clip(explanation, shown))
             draw.line((x, image.height - _FOOT - 4, x, image.height - _GAP + 2), _WHITE, 2)
             writer.add(np.asarray(image))
 
 
-def _surroundings(explanation: VideoExplanation, lefts: Sequence[int], width: int, height: int) -> style.Pixels:
+def _draw_background(explanation: VideoExplanation, lefts: Sequence[int], width: int, height: int) -> style.Pixels:
     """What stays the same in all frames."""
     from PIL import Image, ImageDraw
 
@@ -240,7 +240,7 @@ def _surroundings(explanation: VideoExplanation, lefts: Sequence[int], width: in
     floor, tall = image.height - 2 * _GAP, 2 * (_FOOT - _GAP)
     for name, points in moments.items():
         curve = [
-            (2 * (_GAP + (width - 2 * _GAP) * _along(explanation, time)), floor - tall * value / highest)
+            (2 * (_GAP + (width - 2 * _GAP) * _part_of_clip(explanation, time)), floor - tall * value / highest)
             for time, value in points
         ]
         ends = [(curve[0][0], floor), *curve, (curve[-1][0], floor)]
@@ -249,7 +249,7 @@ def _surroundings(explanation: VideoExplanation, lefts: Sequence[int], width: in
     return np.asarray(image.resize((width, image.height // 2), Image.Resampling.LANCZOS))
 
 
-def _along(explanation: VideoExplanation, time: float) -> float:
+def _part_of_clip(explanation: VideoExplanation, time: float) -> float:
     """How far into the clip a moment lies, from 0 to 1."""
     span = explanation.span
     return (time - span.start) / (span.end - span.start)

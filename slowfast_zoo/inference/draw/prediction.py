@@ -84,11 +84,11 @@ def _draw(figure: Figure, prediction: Prediction, source: VideoSource) -> None:
         style.put_title(axes, title, _FAST_COLOUR)
         top += fast_height + style.TITLE + style.AIR
     colours = style.colours_of([label for label, _ in prediction] + [clip.label for clip in prediction.clips])
-    _timeline(panel(top, chart_height, wide=0.40), clips, prediction.duration, colours, chart_height / _ROW)
-    _bars(panel(top, chart_height, left=0.68, wide=0.32), list(prediction), colours, chart_height / _BAR)
+    _draw_clips(panel(top, chart_height, wide=0.40), clips, prediction.duration, colours, chart_height / _ROW)
+    _draw_scores(panel(top, chart_height, left=0.68, wide=0.32), list(prediction), colours, chart_height / _BAR)
 
 
-def _timeline(
+def _draw_clips(
     axes: Axes, clips: Sequence[ClipPrediction], duration: float, colours: dict[str, str], rows: float
 ) -> None:
     """One bar a clip, from its start to its end, paler the less sure; on its right the best class."""
@@ -107,7 +107,7 @@ def _timeline(
     style.put_title(axes, "Clips along the video")
 
 
-def _bars(axes: Axes, scores: Sequence[tuple[str, float]], colours: dict[str, str], rows: float) -> None:
+def _draw_scores(axes: Axes, scores: Sequence[tuple[str, float]], colours: dict[str, str], rows: float) -> None:
     """The best classes, each name above its bar."""
     for row, (label, score) in enumerate(scores):
         style.put_bar(axes, row, score, colours[label], 0.30)

@@ -54,7 +54,7 @@ def save_timeline_plot(timeline: Timeline, path: str | os.PathLike[str], video: 
         _draw(figure, timeline, source)
 
 
-def segments(timeline: Timeline) -> list[tuple[float, float, str]]:
+def best_segments(timeline: Timeline) -> list[tuple[float, float, str]]:
     """Which class is the best from when to when: (start, end, label), without gaps from the first frame to the last."""
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     borders = [0.0, *((before + after) / 2 for before, after in pairwise(middles)), timeline.duration]
@@ -63,7 +63,7 @@ def segments(timeline: Timeline) -> list[tuple[float, float, str]]:
     return [(spans[0][0], spans[-1][1], label) for label, spans in runs]
 
 
-def name_lines(name: str) -> list[str]:
+def wrap_name(name: str) -> list[str]:
     """A name in lines of the column on the left, two at most; words that are joined by "_" are words."""
     name = in_line(name)
     if len(name) <= _LINE:
@@ -75,7 +75,7 @@ def name_lines(name: str) -> list[str]:
 def _draw(figure: Figure, timeline: Timeline, source: VideoSource) -> None:
     """All panels, from top to bottom, into a figure that is given the height they need."""
     best = timeline.best()
-    pieces = segments(timeline)
+    pieces = best_segments(timeline)
     colours = style.colours_of([label for _, label in best] + [label for _, _, label in pieces])
     wide = style.WIDTH - 2 * style.MARGIN - _NAMES
     aspect = source.width / source.height
@@ -100,20 +100,20 @@ def _draw(figure: Figure, timeline: Timeline, source: VideoSource) -> None:
     number = f"{len(timeline)} window{'s' if len(timeline) > 1 else ''} of {window.end - window.start:.2f} s"
     lines = ["   ".join((length, timeline.model, number)), *timeline.notes()]
     style.put_heading(figure, style.cut(style.file_name(timeline.video)), lines)
-    _strip(panel(0, strip_height), frames, timeline.duration)
+    _draw_strip(panel(0, strip_height), frames, timeline.duration)
     top = strip_height + _AIR / 2
-    _ribbon(panel(top, _RIBBON), pieces, colours, timeline.duration / wide)
+    _draw_ribbon(panel(top, _RIBBON), pieces, colours, timeline.duration / wide)
     top += _RIBBON + _AIR
     highest = float(timeline.probabilities.max())
     scale = next(scale for scale in (0.1, 0.2, 0.5, 1.0) if highest <= scale or scale == 1.0)
     for row, (index, label) in enumerate(best):
         axes = panel(top + row * (_LANE + _AIR), _LANE)
-        _lane(axes, timeline, index, colours[label], scale)
-        _name(axes, label, f"up to {100 * float(timeline.probabilities[:, index].max()):.0f} %", colours[label])
-        _time_axis(axes, timeline.duration, numbered=row == len(best) - 1)
+        _draw_lane(axes, timeline, index, colours[label], scale)
+        _put_name(axes, label, f"up to {100 * float(timeline.probabilities[:, index].max()):.0f} %", colours[label])
+        _put_time_axis(axes, timeline.duration, numbered=row == len(best) - 1)
 
 
-def _strip(axes: Axes, frames: Tensor, duration: float) -> None:
+def _draw_strip(axes: Axes, frames: Tensor, duration: float) -> None:
     """Frames (T, 3, H, W), each over the part of the video that it stands for."""
     step = duration / len(frames)
     for index, frame in enumerate(frames):
@@ -124,7 +124,7 @@ def _strip(axes: Axes, frames: Tensor, duration: float) -> None:
     axes.set_axis_off()
 
 
-def _ribbon(
+def _draw_ribbon(
     axes: Axes, pieces: list[tuple[float, float, str]], colours: dict[str, str], seconds_per_inch: float
 ) -> None:
     """The best class at each moment, named where there is room."""
@@ -137,10 +137,10 @@ def _ribbon(
             axes.text((start + end) / 2, 0, style.cut(label, room), parse_math=False, **letters)
     axes.set_ylim(-0.5, 0.5)
     axes.set_axis_off()
-    _name(axes, "best class", "at each moment", style.INK)
+    _put_name(axes, "best class", "at each moment", style.INK)
 
 
-def _lane(axes: Axes, timeline: Timeline, index: int, colour: str, scale: float) -> None:
+def _draw_lane(axes: Axes, timeline: Timeline, index: int, colour: str, scale: float) -> None:
     """The score of one class over time."""
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     scores = timeline.probabilities[:, index].tolist()
@@ -156,17 +156,17 @@ def _lane(axes: Axes, timeline: Timeline, index: int, colour: str, scale: float)
     style.tidy_axes(axes)
 
 
-def _name(axes: Axes, name: str, remark: str, colour: str) -> None:
+def _put_name(axes: Axes, name: str, remark: str, colour: str) -> None:
     """In the column on the left: what a panel shows."""
     x = -72 * _NAMES
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
     axes.annotate(
-        "\n".join(name_lines(name)), (0, 0.5), (x, 1), size=9.5, color=colour, weight="bold", va="bottom", **place
+        "\n".join(wrap_name(name)), (0, 0.5), (x, 1), size=9.5, color=colour, weight="bold", va="bottom", **place
     )
     axes.annotate(remark, (0, 0.5), (x, -1), size=8.5, color=style.PALE, va="top", **place)
 
 
-def _time_axis(axes: Axes, duration: float, *, numbered: bool) -> None:
+def _put_time_axis(axes: Axes, duration: float, *, numbered: bool) -> None:
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)

@@ -123,12 +123,14 @@ def _measure_single(scores: Floats, targets: Integers, labels: Sequence[str]) ->
     return Metrics(
         multi_label=False,
         videos=count,
-        top1=_share(int((places < 1).sum()), count),
-        top5=_share(int((places < 5).sum()), count),
+        top1=_proportion(int((places < 1).sum()), count),
+        top5=_proportion(int((places < 5).sum()), count),
         mean_class_accuracy=_bootstrap(lambda rows: np.array([class_mean(row) for row in rows]), count),
         mean_average_precision=None,
         classes=tuple(
-            ClassResult(label, int(total), int(hits) / int(total) if total else None, _taken_for(row, index, labels))
+            ClassResult(
+                label, int(total), int(hits) / int(total) if total else None, _list_mistakes(row, index, labels)
+            )
             for index, (label, total, hits, row) in enumerate(zip(labels, totals, right, confusion, strict=True))
         ),
         confusion=confusion,
@@ -232,7 +234,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return min(max(0.0, centre - half), share), max(min(1.0, centre + half), share)
 
 
-def _share(successes: int, trials: int) -> Measure:
+def _proportion(successes: int, trials: int) -> Measure:
     return Measure(successes / trials, *wilson(successes, trials))
 
 
@@ -255,7 +257,7 @@ def _bootstrap(statistic: Callable[[Integers], Floats], videos: int) -> Measure:
     return Measure(value, min(max(2 * value - float(high), 0.0), value), max(min(2 * value - float(low), 1.0), value))
 
 
-def _taken_for(row: Integers, own: int, labels: Sequence[str]) -> tuple[tuple[str, int], ...]:
+def _list_mistakes(row: Integers, own: int, labels: Sequence[str]) -> tuple[tuple[str, int], ...]:
     """Of a row of the confusion matrix, the other classes that are not 0, the most frequent first."""
     others = sorted((-int(row[index]), int(index)) for index in row.nonzero()[0] if index != own)
     return tuple((labels[index], -count) for count, index in others)

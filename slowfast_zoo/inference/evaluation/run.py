@@ -128,10 +128,10 @@ def evaluate(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     chosen = entries[:limit]
-    multi_label = has_sets(classifier, entries) if multi_label is None else multi_label
+    multi_label = is_multi_label(classifier, entries) if multi_label is None else multi_label
     _check_entries(chosen, len(classifier.labels), multi_label)
     clips, crops = resolve_views(classifier, clips, crops)
-    header = _header(classifier, entries, clips, crops)
+    header = _describe_run(classifier, entries, clips, crops)
     with Team(_LOST) as team, ExitStack() as stack:
         done = _read_results(results, header, len(chosen)) if team.rank == 0 else {}
         header, known = team.broadcast((header, set(done)))
@@ -144,7 +144,7 @@ def evaluate(
         skipped: dict[str, str] = {}
 
         def skip(video: Any, error: Exception) -> None:
-            skipped[str(video)] = _reason(error)
+            skipped[str(video)] = _explain_error(error)
             if on_error is not None:
                 on_error(str(video), error)
             bar.advance()
@@ -174,7 +174,7 @@ def evaluate(
             for their_scores, their_skipped in gathered:
                 done |= their_scores
                 skipped |= their_skipped
-            evaluation = _summary(classifier, chosen, done, skipped, header, multi_label)
+            evaluation = _summarise(classifier, chosen, done, skipped, header, multi_label)
         result, skipped = team.broadcast((evaluation, skipped))
     if result is None:
         video, reason = next(iter(skipped.items()))
@@ -182,7 +182,7 @@ def evaluate(
     return result  # type: ignore[no-any-return]
 
 
-def has_sets(classifier: VideoClassifier, entries: Sequence[LabelledVideo]) -> bool:
+def is_multi_label(classifier: VideoClassifier, entries: Sequence[LabelledVideo]) -> bool:
     """Whether videos have sets of labels: the network has a sigmoid, or a video has not exactly one label."""
     return classifier.score_rule.activation == "sigmoid" or any(len(entry.targets) != 1 for entry in entries)
 
@@ -200,7 +200,7 @@ def _check_entries(entries: Sequence[LabelledVideo], classes: int, multi_label: 
         raise ValueError("no video has a label, so there is no average precision")
 
 
-def _summary(
+def _summarise(
     classifier: VideoClassifier,
     entries: Sequence[LabelledVideo],
     done: Mapping[int, Vector],
@@ -226,7 +226,7 @@ def _is_right(scores: Vector, entry: LabelledVideo) -> bool:
     return bool(rank_of(scores[None], entry.targets)[0] == 0)
 
 
-def _reason(error: Exception) -> str:
+def _explain_error(error: Exception) -> str:
     if isinstance(error, VideoDecodeError):
         return error.reason
     return (isinstance(error, OSError) and error.strerror) or str(error)
@@ -235,7 +235,7 @@ def _reason(error: Exception) -> str:
 # The results file
 
 
-def _header(
+def _describe_run(
     classifier: VideoClassifier, entries: Sequence[LabelledVideo], clips: int, crops: int | str
 ) -> dict[str, Any]:
     """The first line of a results file: everything that scores depend on."""
@@ -244,7 +244,7 @@ def _header(
     return {
         "results": _FORMAT,
         "model": classifier.name,
-        "weights": _digest_of_weights(classifier.model),
+        "weights": _hash_weights(classifier.model),
         "dtype": str(next(classifier.model.parameters()).dtype).removeprefix("torch."),
         "clips": clips,
         "crops": crops,
@@ -257,7 +257,7 @@ def _header(
     }
 
 
-def _digest_of_weights(model: torch.nn.Module) -> str:
+def _hash_weights(model: torch.nn.Module) -> str:
     """Two networks of one name, before and after more training, are told apart by it."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -271,12 +271,12 @@ class _ResultsFile:
     """Adds lines to a results file, each at once and as a whole."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        whole = sum(map(len, _lines(path, header))) if path.exists() else 0
+        whole = sum(map(len, _read_lines(path, header))) if path.exists() else 0
         # Unbuffered: a line is one write, and stays if the process is killed a moment later.
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._file.truncate(whole)
         if not whole:
-            self._file.write(_as_line(header))
+            self._file.write(_encode_line(header))
 
     def __enter__(self) -> _ResultsFile:
         return self
@@ -289,10 +289,10 @@ class _ResultsFile:
         values = [float(str(score)) for score in scores]
         best = [(labels[place], values[place]) for place in np.argsort(-scores, kind="stable")[:_TOP]]
         line = {"index": index, "video": entry.name, "targets": entry.targets, "top": best, "probabilities": values}
-        self._file.write(_as_line(line))
+        self._file.write(_encode_line(line))
 
 
-def _as_line(values: Mapping[str, Any]) -> bytes:
+def _encode_line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode() + b"\n"
 
 
@@ -305,7 +305,7 @@ def _read_results(results: str | os.PathLike[str] | None, header: Mapping[str, A
     for file in (path, *sorted(path.parent.glob(f"{glob.escape(path.name)}.rank[0-9]*"))):
         if not file.is_file():
             continue
-        for number, line in enumerate(_lines(file, header), 1):
+        for number, line in enumerate(_read_lines(file, header), 1):
             if number == 1:
                 continue
             try:
@@ -320,14 +320,14 @@ def _read_results(results: str | os.PathLike[str] | None, header: Mapping[str, A
     return scores
 
 
-def _lines(path: Path, header: Mapping[str, Any]) -> Iterator[bytes]:
+def _read_lines(path: Path, header: Mapping[str, Any]) -> Iterator[bytes]:
     """The header and the other lines of a results file, of this evaluation and no other.
 
     What follows the last line break is half a line, at which a run was interrupted, and is left out.
     """
     with open(path, "rb") as file:
         first = file.readline()
-        if not first.endswith(b"\n") and _as_line(header).startswith(first):
+        if not first.endswith(b"\n") and _encode_line(header).startswith(first):
             return
         try:
             found = json.loads(first)
