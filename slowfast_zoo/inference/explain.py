@@ -45,7 +45,7 @@ class Explanation:
             height and width. Each clip's map is divided by its own largest value, so that the warmest position of each
             pathway is 1, however much the pathway counts; a map without heat is zero.
         heat: for each pathway (B,): the map before that, summed over the positions of the stage. It is what they add to
-            the logit, to first order, and so tells how much each pathway counts; for res5 of a network with an
+            the logit, to first order, which says how much each pathway counts; for res5 of a network with an
             average-pooling head, and if no position speaks against the class, the pathways' heat and the classifier's
             bias together are the logit.
         frames: for each pathway the frames of the clip that its map's frames belong to.

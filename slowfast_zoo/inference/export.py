@@ -372,12 +372,9 @@ def _allow_size_one() -> contextlib.AbstractContextManager[Any]:
     import torch.fx.experimental._config as config
 
     # Not public, so nothing relies on it: without it the program asks for two clips, or 33 pixels.
-    patch = getattr(config, "patch", None)
-    return (
-        patch(backed_size_oblivious=True)
-        if patch and hasattr(config, "backed_size_oblivious")
-        else contextlib.nullcontext()
-    )
+    if hasattr(config, "patch") and hasattr(config, "backed_size_oblivious"):
+        return config.patch(backed_size_oblivious=True)  # type: ignore[no-any-return]
+    return contextlib.nullcontext()
 
 
 def _convert_to_onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadata: str) -> bytes:
@@ -395,35 +392,28 @@ def _convert_to_onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | No
         opset_version=opset,
     )
     model = exported.model_proto
-    # The exporter tells nobody but a logger when it cannot convert.
+    # Where the exporter cannot convert to another opset, it only writes so to a logger.
     written = next(known.version for known in model.opset_import if known.domain in ("", "ai.onnx"))
     if opset is not None and written != opset:
         raise ExportError(f"PyTorch's exporter wrote opset {written}, not the {opset} that was asked for")
+    written_graph = model.graph
     # The exporter calls open axes s53, s47, ... and computes with these names in the outputs.
     names = {}
-    for value, sizes in zip(model.graph.input, inputs.values(), strict=True):
+    for value, sizes in zip(written_graph.input, inputs.values(), strict=True):
         for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
             if isinstance(size, str):
                 names[dim.dim_param] = size
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
+    values = (*written_graph.input, *written_graph.output, *written_graph.value_info)
+    for dim in (dim for value in values for dim in value.type.tensor_type.shape.dim):
+        if dim.dim_param:
+            dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
     # Its notes for debugging hold the paths of source files on this machine.
-    for part in (
-        model.graph,
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.value_info,
-        *model.graph.initializer,
-        *model.functions,
-    ):
+    for part in (written_graph, *written_graph.node, *values, *written_graph.initializer, *model.functions):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
     model.producer_name, model.producer_version = "slowfast_zoo", graph.metadata["library_version"]
-    model.graph.name = graph.name
+    written_graph.name = graph.name
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

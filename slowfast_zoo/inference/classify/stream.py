@@ -118,6 +118,10 @@ def cut_windows(
             held.popleft()
         return ClipSpan(start, start + window, times, short=False), torch.stack(shown)
 
+    # held has (second, prepared frame) in the order of time, newest the last frame as it came: which windows show that
+    # one is known only when the frame after it is there, and ends its time on the screen. number is the next window's,
+    # which begins at number * stride. Times are compared with a tolerance: sums of frame times and of strides are
+    # rounded differently.
     for stamp, frame in frames:
         if origin is None:
             origin = stamp
@@ -157,14 +161,14 @@ def cut_windows(
 
 
 def _frames_of(source: Any) -> Generator[tuple[float, Tensor], None, None]:
-    """The frames of something that has to be closed."""
+    """The frames of a source that is closed behind the last one."""
     with source:
         yield from source if isinstance(source, LiveReader) else source.frames()
 
 
 def _is_video(source: Any) -> bool:
     known = (str, bytes, bytearray, memoryview, np.ndarray, Tensor, os.PathLike, Segment)
-    # Cameras of other libraries read, too, but are no files.
+    # Cameras of other libraries have a method read, too, but cannot be searched.
     return isinstance(source, known) or (hasattr(source, "read") and hasattr(source, "seekable"))
 
 
@@ -195,4 +199,4 @@ def _check_frame(frame: Any) -> Tensor:
     if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
         kind = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(frame).__name__
         raise ValueError(f"expected uint8 RGB frames (H, W, 3), got {kind}")
-    return pixels.permute(2, 0, 1).clone()  # who gives frames may write the next one into the same memory
+    return pixels.permute(2, 0, 1).clone()  # a copy: the caller may write the next frame into the same memory

@@ -1,4 +1,4 @@
-"""Boxes that somebody else found: from arrays, JSON and AVA's CSV, checked."""
+"""Boxes that the user gives: arrays, JSON and AVA's CSV, read and checked."""
 
 from __future__ import annotations
 

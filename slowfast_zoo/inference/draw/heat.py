@@ -27,7 +27,7 @@ _COLOURS = {"slow": style.TEAL, "fast": style.ORANGE, "network": style.TEAL}
 _NAMES = {"slow": "Slow pathway", "fast": "Fast pathway", "network": "network"}
 _HEAT = "inferno"  # as even to the eye as to the number
 _LOWEST, _FULL = 0.15, 0.6  # no colour up to the one, and no more of it beyond the other
-_STRONGEST = 0.75  # of the colour, beside the picture
+_STRONGEST = 0.75  # share of the colour where the frame shows through
 _COLOURED = 0.35  # what is left of the frame's own colours, which would mix with those of the heat
 _PIXELS = 180  # an inch in a picture's data, which is drawn smaller
 _STRIP, _CURVE = 3.0, 1.2  # inches
@@ -151,7 +151,7 @@ def _draw_scale(figure: Figure) -> None:
 
 
 def _choose_columns(count: int, aspect: float, full: float) -> tuple[int, float]:
-    """Columns and height in inches of so many frames: as large as they can be without making the picture long."""
+    """Columns of a number of frames, and their height in inches: large, but without making the picture long."""
     for columns in (1, 2, 4, 8, 16):
         tall = full * math.ceil(count / columns) / (columns * aspect)
         if tall <= _STRIP and columns <= count:

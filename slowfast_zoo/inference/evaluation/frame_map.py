@@ -84,7 +84,7 @@ class FrameMAP:
         return "\n".join(lines)
 
     def weakest(self, count: int) -> list[ClassPrecision]:
-        """The classes found worst, among those that the ground truth has; of equals the one with more boxes first."""
+        """The classes found worst, among those that the ground truth has; with more boxes first if equal."""
         shown = [(entry.value, -entry.boxes, entry) for entry in self.classes if entry.value is not None]
         return [entry for _, _, entry in sorted(shown, key=lambda row: row[:2])[:count]]
 
@@ -244,15 +244,24 @@ def _find_frames(truth: AvaBoxes, found: AvaBoxes) -> NDArray[np.int64]:
 def _mark_correct(
     places: NDArray[Any], boxes: NDArray[Any], truth_places: NDArray[Any], truth_boxes: NDArray[Any], iou: float
 ) -> NDArray[np.bool_]:
-    """Which detections of a class, in the order of their turns, find a box that none before them has found."""
+    """Which detections of a class, in the order of their turns, find a box that none before them has found.
+
+    Frame by frame this would be: for each detection take the box that it overlaps most; if it overlaps enough and the
+    box is free, the detection is right and the box is taken. Here it is done for all frames at once, by sorting: there
+    are too many detections for loops in Python.
+    """
+    # The boxes of a frame stand next to each other in the truth: these begin at starts, and there are counts of them.
     starts = np.searchsorted(truth_places, places)
     counts = np.searchsorted(truth_places, places, side="right") - starts
-    # Every pair of a detection and a box in its frame.
+    # Every pair of a detection and a box in its frame: rows are detections, columns are boxes.
     rows = np.repeat(np.arange(len(places)), counts)
     columns = np.arange(len(rows)) + np.repeat(starts - (counts.cumsum() - counts), counts)
     overlap = _iou_of_pairs(boxes[rows], truth_boxes[columns])
-    best = np.lexsort((-overlap, rows))[np.unique(rows, return_index=True)[1]]  # of equals the first
+    # Of each detection's pairs the one with the largest overlap: the first of its row, sorted by falling overlap.
+    # lexsort is stable, so of equal overlaps the first box counts, as in the upstream code's argmax.
+    best = np.lexsort((-overlap, rows))[np.unique(rows, return_index=True)[1]]
     best = best[overlap[best] >= iou]
+    # Of the detections that chose one box the first, which np.unique gives, since best is in the order of turns.
     right = np.zeros(len(places), bool)
     right[rows[best[np.unique(columns[best], return_index=True)[1]]]] = True
     return right
@@ -260,7 +269,8 @@ def _mark_correct(
 
 def _iou_of_pairs(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Intersection over union of boxes (N, 4) and (N, 4)."""
-    # In the order of operations of the upstream code, so that an overlap of exactly the threshold is one there too.
+    # Not torchvision's box_iou: float64, and in the order of operations of the upstream code, so that an overlap of
+    # exactly the threshold is one there too.
     sides = np.maximum(0.0, np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]))
     common = sides[:, 1] * sides[:, 0]
     areas = [(x[:, 3] - x[:, 1]) * (x[:, 2] - x[:, 0]) for x in (a, b)]

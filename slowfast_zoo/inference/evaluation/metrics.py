@@ -55,9 +55,10 @@ class Metrics:
         multi_label: whether a video may have several labels; decides which of the numbers there are.
         videos: how many were counted.
         top1: the part of the videos whose best class is the right one; interval after Wilson.
-        top5: the part whose right class is among the best five, of however many there are; likewise.
+        top5: the part whose right class is among the best five, of however many there are; interval after Wilson.
         mean_class_accuracy: mean of the classes' top-1, over classes that have videos; interval from the bootstrap.
-        mean_average_precision: mean of the classes' average precision, over classes that have videos; likewise.
+        mean_average_precision: mean of the classes' average precision, over classes that have videos; interval from the
+            bootstrap.
         classes: one result a class, in the order of the scores.
         confusion: (classes, classes), how many videos of the row's class were taken for the column's; None with several
             labels a video.
@@ -73,7 +74,7 @@ class Metrics:
     confusion: Integers | None = field(repr=False)
 
     def worst(self, count: int) -> list[ClassResult]:
-        """The classes that do worst, among those that have videos; of equals the one with more videos first."""
+        """The classes that do worst, among those that have videos; of two that do equally, the larger one first."""
         shown = [(entry.value, -entry.videos, entry) for entry in self.classes if entry.value is not None]
         return [entry for _, _, entry in sorted(shown, key=lambda row: row[:2])[:count]]
 
@@ -168,7 +169,7 @@ def _measure_sets(scores: Floats, targets: Sequence[Sequence[int]], labels: Sequ
 
 
 def rank_of(scores: ArrayLike, targets: ArrayLike) -> Integers:
-    """How many classes come before the right one, (videos,): 0 where it is the best. Of equals the first comes first.
+    """How many classes come before the right one, (videos,): 0 where it is the best. Equal scores keep their order.
 
     Args:
         scores: (videos, classes).

@@ -112,7 +112,7 @@ def evaluate(
         crops: crops of a clip, 1, 3 or "full"; None takes what the weights are best seen with.
         multi_label: report mean average precision instead of accuracies; None does if the network's head is a sigmoid,
             or a video has not exactly one label.
-        limit: only so many videos, the first ones.
+        limit: evaluate only this many videos, the first ones; None is all.
         results: a file that every video's scores are added to as they come, a line of JSON for each. If it is there
             already, the videos in it are not seen again: an interrupted evaluation goes on. Several processes write
             ``results.rank0``, ``results.rank1``, ...; all of these are read, by however many processes.
@@ -239,7 +239,7 @@ def _describe_run(
     classifier: VideoClassifier, entries: Sequence[LabelledVideo], clips: int, crops: int | str
 ) -> dict[str, Any]:
     """The first line of a results file: everything that scores depend on."""
-    # Not the labels: scores stay right when those are mended.
+    # Without the labels: scores stay valid where labels are corrected.
     listed = json.dumps([entry.name if len(entry.place) == 1 else entry.place for entry in entries])
     return {
         "results": _FORMAT,
@@ -258,7 +258,7 @@ def _describe_run(
 
 
 def _hash_weights(model: torch.nn.Module) -> str:
-    """Two networks of one name, before and after more training, are told apart by it."""
+    """A hash of all values: networks of one name, before and after more training, have different ones."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, torch.Tensor):
