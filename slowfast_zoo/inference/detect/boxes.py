@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import math
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from slowfast_zoo.inference.evaluation.ava import read_lines
 
 GivenBoxes = Mapping[float, Any]  # seconds -> (N, 4) or (N, 5)
 
@@ -126,22 +127,19 @@ def _table(rows: Any) -> Tensor:
 def _from_csv(file: Path, video: str, size: tuple[int, int]) -> dict[float, Tensor]:
     found: dict[float, dict[tuple[float, ...], float]] = {}
     others: dict[str, None] = {}
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines)
+    for number, row in read_lines(file):
+        others[row[0]] = None
+        if row[0] != video:
+            continue
         try:
-            for row in reader:
-                if not row:
-                    continue
-                others[row[0]] = None
-                if row[0] == video:
-                    boxes = found.setdefault(float(row[1]), {})
-                    if any(row[2:]):  # otherwise a key frame without people
-                        x1, y1, x2, y2 = map(float, row[2:6])
-                        sure = float(row[7]) if len(row) == _DETECTED and not row[6] else 1.0
-                        boxes[x1, y1, x2, y2] = max(sure, boxes.get((x1, y1, x2, y2), 0.0))
-        except (ValueError, IndexError, csv.Error) as error:
+            boxes = found.setdefault(float(row[1]), {})
+            if any(row[2:]):  # otherwise a key frame without people
+                x1, y1, x2, y2 = map(float, row[2:6])
+                sure = float(row[7]) if len(row) == _DETECTED and not row[6] else 1.0
+                boxes[x1, y1, x2, y2] = max(sure, boxes.get((x1, y1, x2, y2), 0.0))
+        except (ValueError, IndexError) as error:
             wanted = "video,second,x1,y1,x2,y2 with boxes from 0 to 1"
-            raise ValueError(f"{file}, line {reader.line_num}: expected {wanted}, got {','.join(row)!r}") from error
+            raise ValueError(f"{file}, line {number}: expected {wanted}, got {','.join(row)!r}") from error
     if not found:
         names = list(others)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

@@ -138,7 +138,7 @@ def read_exclusions(path: str | os.PathLike[str]) -> frozenset[str]:
         FileNotFoundError: there is no such file.
     """
     keys = set()
-    for line, cells in _read_lines(Path(path)):
+    for line, cells in read_lines(Path(path)):
         if len(cells) != 2 or not re.fullmatch(r"\s*[0-9]+\s*", cells[1]):
             raise ValueError(f"{path}, line {line}: expected video,second, got {','.join(cells)!r}")
         keys.add(frame_key(cells[0], int(cells[1])))
@@ -211,7 +211,7 @@ def _whole_second(video: str, timestamp: float) -> int:
 
 
 def _parse_rows(source: Path, detections: bool) -> Iterator[AvaRow]:
-    for line, cells in _read_lines(source):
+    for line, cells in read_lines(source):
         try:
             video, second, x1, y1, x2, y2, action, *last = cells
             if len(last) > 1:
@@ -230,8 +230,12 @@ def _parse_rows(source: Path, detections: bool) -> Iterator[AvaRow]:
         yield row
 
 
-def _read_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each line that is not empty."""
+def read_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each line of a CSV that is not empty.
+
+    Raises:
+        ValueError: it is not UTF-8, or a quotation mark is out of place.
+    """
     rows = csv.reader(io.StringIO(_read_text(source)))
     try:
         for cells in rows:

@@ -157,10 +157,6 @@ def evaluate(
         for prediction in predictions:
             index = share[prediction.position]
             scores = prediction.probabilities.numpy()
-            if not np.isfinite(scores).all():
-                video = str(chosen[index].source)
-                skip(video, ValueError(f"{video}: the network's scores are not finite numbers"))
-                continue
             done[index] = scores
             if file is not None:
                 file.add(index, chosen[index], scores, classifier.labels)
