@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,7 +31,7 @@ from slowfast_zoo.utils.version import __version__
 
 from .optimize.network import copy_of
 from .prepare import labels_of, model_name
-from .telemetry import no_telemetry
+from .runtimes import RUNTIMES, as_tuple, import_package, load_runner
 
 ExportFormat = Literal["torch", "onnx", "openvino"]
 ExportOutput = Literal["logits", "probabilities", "features"]
@@ -43,11 +42,9 @@ TOLERANCE = 1e-4  # of the largest output; float32 in another order differs by a
 
 _SUFFIXES: dict[str, ExportFormat] = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}
 _WRITERS = {"torch": (), "onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
-_RUNTIMES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+
 # The part of a network's pretrained_cfg that is needed to run the file.
 _PREPROCESSING = ("mean", "std", "channel_order", "scale", "crop", "clip_sampling", "clips", "crops", "view_average")
-
-_Run = Callable[[Mapping[str, Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -157,8 +154,8 @@ def export_with_report(
         if file.is_dir():
             raise ValueError(f"{os.fspath(file)!r} is a folder, not a file")
     for package in _WRITERS[kind]:
-        _import(package, f"exporting to {kind}")
-    if opset is not None and opset > (newest := _import("onnx.defs", "exporting").onnx_opset_version()):
+        import_package(package, f"exporting to {kind}")
+    if opset is not None and opset > (newest := import_package("onnx.defs", "exporting").onnx_opset_version()):
         raise ValueError(f"the onnx that is installed knows opsets up to {newest}, not {opset}")
     model = create_model(model_or_name, pretrained) if isinstance(model_or_name, str) else model_or_name
     graph = _Graph(model, output, out_indices)
@@ -173,7 +170,7 @@ def export_with_report(
         difference = _compare(graph, shape, files[0], kind) if check else None
         replaced = [file.replace(target.with_name(file.name)) for file in reversed(files)][::-1]  # weights first
     if check and difference is None:
-        runtime = _RUNTIMES[kind]
+        runtime = RUNTIMES[kind]
         warnings.warn(
             f"{os.fspath(target)!r} was written but not run, because {runtime} is not installed: "
             'pip install "slowfast-zoo[export]"',
@@ -236,14 +233,10 @@ class _Graph(nn.Module):
     def forward(self, clip: Tensor, boxes: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         """What ``outputs`` names."""
         if self.output == "features":
-            return tuple(x for maps in self.network(clip) for x in _as_tuple(maps))
+            return tuple(x for maps in self.network(clip) for x in as_tuple(maps))
         if self.output == "probabilities":
             return self.network.probabilities(clip, boxes)  # type: ignore[no-any-return]
         return self.network(clip, boxes)  # type: ignore[no-any-return]
-
-
-def _as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (tensors,) if isinstance(tensors, Tensor) else tensors
 
 
 def _name_outputs(network: Any, output: str) -> tuple[str, ...]:
@@ -333,7 +326,7 @@ def _write(graph: _Graph, shape: _Shape, path: Path, kind: str, opset: int | Non
     if kind == "onnx":
         path.write_bytes(_convert_to_onnx(program, graph, shape, opset, metadata))
         return [path]
-    openvino = _import("openvino", "exporting to openvino")
+    openvino = import_package("openvino", "exporting to openvino")
     # From ONNX: what OpenVINO makes of the program itself leaves the number of frames open, and names no output.
     model = openvino.Core().read_model(_convert_to_onnx(program, graph, shape, opset, metadata))
     model.set_rt_info(metadata, [METADATA_KEY])
@@ -428,11 +421,11 @@ def _compare(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | Non
         ExportError: it is too large, or the file does not run.
     """
     try:
-        run = _load_runner(path, kind, graph.outputs)
+        run = load_runner(path, kind, graph.outputs)
     except MissingDependencyError:
         return None
     except Exception as error:  # each runtime has its own
-        raise ExportError(f"{_RUNTIMES[kind]} cannot load what {graph.name} was exported to: {error}") from error
+        raise ExportError(f"{RUNTIMES[kind]} cannot load what {graph.name} was exported to: {error}") from error
     largest = 0.0
     crop = graph.config.crop
     for seed, sizes in enumerate(((1, crop, crop), (3, 64, 112)), start=1):
@@ -440,7 +433,7 @@ def _compare(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | Non
         at = " x ".join(map(str, inputs["clip"].shape))
         try:
             with torch.no_grad():
-                expected = _as_tuple(graph(*inputs.values()))
+                expected = as_tuple(graph(*inputs.values()))
         except Exception as error:  # what a changed layer raises
             raise ExportError(f"{graph.name} itself does not run on a clip of {at}: {_explain_error(error)}") from error
         try:
@@ -462,43 +455,6 @@ def _compare(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | Non
                 )
             largest = max(largest, difference)
     return largest
-
-
-def _load_runner(path: Path, kind: str, outputs: Sequence[str]) -> _Run:
-    """The file, ready to run on the CPU in float32.
-
-    Raises:
-        MissingDependencyError: its runtime is not installed.
-    """
-    if kind == "torch":
-        program: Any = torch.export.load(path).module()
-
-        def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
-            with torch.no_grad():
-                return list(_as_tuple(program(*inputs.values())))
-
-        return run
-    runtime = _import(_RUNTIMES[kind], "running the file")
-    if kind == "onnx":
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        # From memory, so that no file is open when it is given its name.
-        session = runtime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        return lambda inputs: [torch.from_numpy(x) for x in session.run(list(outputs), _as_numpy(inputs))]
-    core = runtime.Core()
-    model = core.read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
-    # Left alone, OpenVINO computes in bfloat16 where the processor can.
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run_openvino(inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        results = compiled(_as_numpy(inputs))
-        return [torch.from_numpy(results[name].copy()) for name in outputs]
-
-    return run_openvino
-
-
-def _as_numpy(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {name: x.numpy() for name, x in inputs.items()}
 
 
 # -- arguments and errors -------------------------------------------------------------------------------------------
@@ -526,16 +482,6 @@ def _explain_error(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: " + next(iter(str(error).strip().splitlines()), "")
-
-
-def _import(package: str, purpose: str) -> Any:
-    try:
-        with no_telemetry():
-            return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'{purpose} needs {package} ({error}): pip install "slowfast-zoo[export]"'
-        ) from error
 
 
 @contextlib.contextmanager
