@@ -240,21 +240,21 @@ class VideoClassifier:
             ValueError: an argument makes no sense, the network has no classifier, or its scores are not finite.
         """
         top_k = needs_count(top_k, "top_k")
-        window, stride = self._window(window, stride)
-        _needs_rate(fps, "fps")
+        window, stride = self._resolve_window(window, stride)
+        _check_rate(fps, "fps")
 
         def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
-            return self._slide(source.duration, window, stride, cover_end=True)
+            return self._slide_window(source.duration, window, stride, cover_end=True)
 
-        self._needs_classifier()
-        (scored,) = self._score([video], spans_of, crops, self._views_scores, fps, None, progress)
+        self._require_classifier()
+        (scored,) = self._score([video], spans_of, crops, self._score_views, fps, None, progress)
         return Timeline(
             video=scored.name,
             model=self.name,
             duration=scored.duration,
             labels=self.labels,
             labels_known=self.labels_known,
-            windows=tuple(self._clips(scored)),
+            windows=tuple(self._clip_predictions(scored)),
             crops=crops,
             top_k=min(top_k, len(self.labels)),
         )
@@ -290,9 +290,9 @@ class VideoClassifier:
             VideoDecodeError: the source cannot be opened, or breaks.
             ValueError: an argument makes no sense, a frame is of the wrong shape or type, or scores are not finite.
         """
-        self._needs_classifier()
-        window, stride = self._window(window, stride)
-        _needs_rate(fps, "fps")
+        self._require_classifier()
+        window, stride = self._resolve_window(window, stride)
+        _check_rate(fps, "fps")
         transform = replace(self.transform, crops=crops)
         frames, skip = open_frames(source, fps, live)
         cut = cut_windows(
@@ -306,10 +306,10 @@ class VideoClassifier:
 
         def predictions() -> Iterator[ClipPrediction]:
             for span, clip in cut:
-                scores = self._run(self._views_scores, transform.views(clip))
+                scores = self._run(self._score_views, transform.views(clip))
                 if not bool(scores.isfinite().all()):
                     raise not_finite_error(source if isinstance(source, str) else "the stream")
-                yield self._clip(span, scores)
+                yield self._clip_prediction(span, scores)
 
         return predictions()
 
@@ -352,14 +352,14 @@ class VideoClassifier:
         window = config.clip_frames * config.clip_stride if window is None else window
         stride = _FEATURE_STRIDE if stride is None else stride
         length, step = needs_count(window, "window"), needs_count(stride, "stride")
-        _needs_rate(fps, "fps")
-        _needs_rate(video_fps, "video_fps")
+        _check_rate(fps, "fps")
+        _check_rate(video_fps, "video_fps")
         if video_fps is None and isinstance(video, (np.ndarray, Tensor)):
             raise ValueError("an array of frames carries no frame rate: give video_fps=")
 
         def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
             if fps is not None:
-                return self._slide(source.duration, length / fps, step / fps, cover_end=cover_end)
+                return self._slide_window(source.duration, length / fps, step / fps, cover_end=cover_end)
             return sliding_frames(
                 source.frame_times(),
                 source.duration,
@@ -369,7 +369,7 @@ class VideoClassifier:
                 cover_end=cover_end,
             )
 
-        (scored,) = self._score([video], spans_of, crops, self._pooled, video_fps, None, progress)
+        (scored,) = self._score([video], spans_of, crops, self._pool_views, video_fps, None, progress)
         if scored.spans[0].short:
             message = f"{scored.name} is shorter than a window, its last frame was repeated"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -389,11 +389,11 @@ class VideoClassifier:
         progress: bool,
     ) -> Iterator[Prediction]:
         """Checks its arguments at once, not when the first prediction is asked for."""
-        self._needs_classifier()
+        self._require_classifier()
         config = self.model.config
         wanted, seen = resolve_views(self, clips, crops)
         top_k = needs_count(top_k, "top_k")
-        _needs_rate(fps, "fps")
+        _check_rate(fps, "fps")
 
         def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
             return sample_clips(
@@ -406,7 +406,7 @@ class VideoClassifier:
                 frame_times=source.frame_times() if self.sampling in COUNTING_CONVENTIONS else None,
             )
 
-        found = self._score(videos, spans_of, seen, self._views_scores, fps, on_error, progress)
+        found = self._score(videos, spans_of, seen, self._score_views, fps, on_error, progress)
         return (
             Prediction(
                 video=scored.name,
@@ -415,7 +415,7 @@ class VideoClassifier:
                 labels=self.labels,
                 labels_known=self.labels_known,
                 probabilities=self.score_rule.over_views(torch.stack(scored.rows)),
-                clips=tuple(self._clips(scored)),
+                clips=tuple(self._clip_predictions(scored)),
                 crops=seen,
                 top_k=min(top_k, len(self.labels)),
                 slow_frames=config.slow_indices(),
@@ -444,11 +444,11 @@ class VideoClassifier:
 
         return scored()
 
-    def _needs_classifier(self) -> None:
+    def _require_classifier(self) -> None:
         if self.model.num_classes < 1:
             raise ValueError("the network has no classifier (num_classes=0): only extract_features works with it")
 
-    def _window(self, window: float | None, stride: float | None) -> tuple[float, float]:
+    def _resolve_window(self, window: float | None, stride: float | None) -> tuple[float, float]:
         """Both in seconds."""
         config = self.model.config
         window = config.clip_frames * config.clip_stride / SOURCE_FPS if window is None else window
@@ -457,22 +457,22 @@ class VideoClassifier:
                 raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
         return float(window), float(window / 2 if stride is None else stride)
 
-    def _slide(self, duration: float, window: float, stride: float, *, cover_end: bool) -> Sequence[ClipSpan]:
+    def _slide_window(self, duration: float, window: float, stride: float, *, cover_end: bool) -> Sequence[ClipSpan]:
         frames = self.model.config.clip_frames
         return sliding_windows(duration, window=window, stride=stride, clip_frames=frames, cover_end=cover_end)
 
-    def _views_scores(self, clips: Tensor) -> Tensor:
+    def _score_views(self, clips: Tensor) -> Tensor:
         return self.score_rule.of_views(self.model, clips)
 
-    def _pooled(self, clips: Tensor) -> Tensor:
+    def _pool_views(self, clips: Tensor) -> Tensor:
         pooled: Tensor = self.model.forward_head(self.model.forward_features(clips), pre_logits=True)
         return pooled
 
-    def _clips(self, scored: Scored) -> Iterator[ClipPrediction]:
+    def _clip_predictions(self, scored: Scored) -> Iterator[ClipPrediction]:
         for span, views in zip(scored.spans, scored.by_clip(), strict=True):
-            yield self._clip(span, views)
+            yield self._clip_prediction(span, views)
 
-    def _clip(self, span: ClipSpan, views: Tensor) -> ClipPrediction:
+    def _clip_prediction(self, span: ClipSpan, views: Tensor) -> ClipPrediction:
         """From the scores of a clip's crops, (crops, num_classes)."""
         probabilities = self.score_rule.over_views(views)
         score, index = probabilities.max(0)
@@ -486,6 +486,6 @@ def resolve_views(classifier: VideoClassifier, clips: int | None, crops: int | s
     return 1 if classifier.sampling == "segments" else clips, record.get("crops", 3) if crops is None else crops
 
 
-def _needs_rate(value: Any, name: str) -> None:
+def _check_rate(value: Any, name: str) -> None:
     if value is not None and not is_positive(value):
         raise ValueError(f"{name} must be None or a positive number of frames per second, got {value!r}")

@@ -265,7 +265,7 @@ class ActionDetector:
             raise ValueError(f"every must be a positive number of seconds, got {every!r}")
         config = self.model.config
         with open_video(video, fps=fps) as source:
-            looked_at = self._boxes(source, boxes, every, progress)
+            looked_at = self._find_boxes(source, boxes, every, progress)
             spans = keyframe_clips(
                 source.duration,
                 list(looked_at),
@@ -274,7 +274,7 @@ class ActionDetector:
             )
             filled = [(span, found) for span, found in zip(spans, looked_at.values(), strict=True) if len(found)]
             with ProgressBar("views", len(filled) * len(sides), show=progress, delay=2) as bar:
-                passes = [self._pass(source, filled, side, flip, bar) for side in sides]
+                passes = [self._score_boxes(source, filled, side, flip, bar) for side in sides]
             scores = iter([torch.stack(of_one).mean(0) for of_one in zip(*passes, strict=True)])
             none = torch.zeros(0, len(self.labels))
             key_frames = tuple(
@@ -300,7 +300,7 @@ class ActionDetector:
                 every=float(every),
             )
 
-    def _boxes(self, source: VideoSource, boxes: Any, every: float, progress: bool) -> dict[float, Tensor]:
+    def _find_boxes(self, source: VideoSource, boxes: Any, every: float, progress: bool) -> dict[float, Tensor]:
         """For each key frame, in the order of time, boxes with confidence (N, 5), inside the frame."""
         size = source.width, source.height
         if isinstance(boxes, (str, os.PathLike)) and boxes != WHOLE_FRAME:
@@ -328,7 +328,7 @@ class ActionDetector:
         return found
 
     @torch.inference_mode()
-    def _pass(
+    def _score_boxes(
         self,
         source: VideoSource,
         key_frames: Sequence[tuple[ClipSpan, Tensor]],
