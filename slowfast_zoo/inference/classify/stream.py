@@ -29,13 +29,13 @@ def open_frames(
     Args:
         source: a video, a camera or stream URL, a :class:`LiveReader`, or an iterable of uint8 RGB frames (H, W, 3) or
             of pairs (seconds, frame).
-        fps: frame rate of an iterable of frames without times, and of a folder of images.
+        fps: frame rate, above 0, of an iterable of frames without times, and of a folder of images.
         live: whether the source goes on while the network computes; None decides by the source.
 
     Raises:
         TypeError: not a source of frames.
-        ValueError: ``fps`` is not above 0. While iterating over an iterable: frames without times and no ``fps``, times
-            that do not increase, or frames of another shape, type or size.
+        ValueError: while iterating over an iterable: frames without times and no ``fps``, times that do not increase,
+            or frames of another shape, type or size.
     """
     if isinstance(source, LiveReader):
         return iter(source), None if live is False else source.newest
@@ -56,8 +56,6 @@ def open_frames(
             'expected a video, the URL of a stream, a camera such as "/dev/video0", a LiveReader, or an iterable of '
             f"frames, got {source!r}"
         )
-    if fps is not None and not 0 < fps < math.inf:
-        raise ValueError(f"fps must be a positive number, got {fps}")
     return _stamp_frames(source, fps), None
 
 

@@ -152,12 +152,13 @@ def _draw_scale(figure: Figure) -> None:
 
 def _choose_columns(count: int, aspect: float, full: float) -> tuple[int, float]:
     """Columns of a number of frames, and their height in inches: large, but without making the picture long."""
-    for columns in (1, 2, 4, 8, 16):
-        tall = full * math.ceil(count / columns) / (columns * aspect)
-        if tall <= _STRIP and columns <= count:
-            return columns, tall
-    columns = min(16, count)
-    return columns, min(full * math.ceil(count / columns) / (columns * aspect), _STRIP)
+
+    def height(columns: int) -> float:
+        return full * math.ceil(count / columns) / (columns * aspect)
+
+    fitting = (columns for columns in (1, 2, 4, 8, 16) if columns <= count and height(columns) <= _STRIP)
+    columns = next(fitting, min(16, count))
+    return columns, min(height(columns), _STRIP)
 
 
 def _draw_curve(axes: Axes, explanation: VideoExplanation) -> None:
