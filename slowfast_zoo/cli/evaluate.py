@@ -139,10 +139,10 @@ def _measure_detections(args: argparse.Namespace) -> int:
 
 
 def _classify(args: argparse.Namespace) -> int:
-    from slowfast_zoo.inference.classify.classifier import VideoClassifier
+    from slowfast_zoo.inference.classify.classifier import VideoClassifier, resolve_views
     from slowfast_zoo.inference.draw.confusion import save_confusion_plot
     from slowfast_zoo.inference.draw.style import check_plot_path
-    from slowfast_zoo.inference.evaluation.run import evaluate, has_sets, views_of
+    from slowfast_zoo.inference.evaluation.run import evaluate, is_multi_label
     from slowfast_zoo.video.dataset import read_dataset
 
     with open(args.dataset, "rb"):  # before a network is loaded, not after
@@ -152,12 +152,12 @@ def _classify(args: argparse.Namespace) -> int:
     with _processes() as rank:
         options = {**network_options(args), **_device(args)}
         classifier = VideoClassifier(args.model or _MODEL, sampling=args.sampling, **options)
-        multi_label = (has_sets(classifier, ()) or None) if args.multi_label is None else args.multi_label
+        multi_label = (is_multi_label(classifier, ()) or None) if args.multi_label is None else args.multi_label
         entries = read_dataset(args.dataset, classifier.labels, root=args.root, multi_label=multi_label)
-        multi_label = has_sets(classifier, entries) if multi_label is None else multi_label
+        multi_label = is_multi_label(classifier, entries) if multi_label is None else multi_label
         if args.confusion and multi_label:
             raise ValueError("--confusion is for videos with one label each, but here they have sets of labels")
-        views = views_of(classifier, args.clips, args.crops)
+        views = resolve_views(classifier, args.clips, args.crops)
         results = args.results or _results_name(args, classifier.name, *views)
         with warnings_between_bars():
             evaluation = evaluate(

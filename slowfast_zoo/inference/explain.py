@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.errors import in_line
+from slowfast_zoo.inference.classify.results import short_notes
 from slowfast_zoo.layers import as_rois
 from slowfast_zoo.models import NetworkConfig, VideoNetwork, unwrapped
 from slowfast_zoo.models.config import FEATURE_NAMES
@@ -44,7 +45,7 @@ class Explanation:
             height and width. Each clip's map is divided by its own largest value, so that the warmest position of each
             pathway is 1, however much the pathway counts; a map without heat is zero.
         heat: for each pathway (B,): the map before that, summed over the positions of the stage. It is what they add to
-            the logit, to first order, and so tells how much each pathway counts; for res5 of a network with an
+            the logit, to first order, which says how much each pathway counts; for res5 of a network with an
             average-pooling head, and if no position speaks against the class, the pathways' heat and the classifier's
             bias together are the logit.
         frames: for each pathway the frames of the clip that its map's frames belong to.
@@ -141,10 +142,7 @@ class VideoExplanation:
         notes = []
         if not any(self.shares().values()):
             notes.append("nothing in the clip speaks for this class, so there is no heat")
-        if self.span.short:
-            how = "it was repeated from its start" if self.span.looped else "its last frame was repeated"
-            notes.append(f"the video is shorter than a clip, {how}")
-        return notes
+        return notes + short_notes([self.span], "clip")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the maps; times in seconds."""
@@ -207,9 +205,9 @@ def explain(
     record = network.feature_info[FEATURE_NAMES.index(layer)]
     records: dict[str, dict[str, Any]] = {"network": record} if "module" in record else record
     layers = {name: record["module"] for name, record in records.items()}
-    with torch.inference_mode(False), torch.enable_grad(), _in_evaluation(network):
-        clip = _usable(clip) if isinstance(clip, Tensor) else [_usable(part) for part in clip]
-        with _leaves(network, layers.values()) as found:
+    with torch.inference_mode(False), torch.enable_grad(), _evaluation_mode(network):
+        clip = _leave_inference(clip) if isinstance(clip, Tensor) else [_leave_inference(part) for part in clip]
+        with _start_gradients(network, layers.values()) as found:
             logits = network(clip, boxes)
         frames = clip if isinstance(clip, Tensor) else clip[-1]
         if boxes is not None and not isinstance(boxes, str):
@@ -219,7 +217,7 @@ def explain(
                     f"one box for each clip is explained at a time: {len(frames)} clips, but the boxes are of clips "
                     f"{[int(index) for index in of_clips]}"
                 )
-        classes = _classes(target, logits.detach())
+        classes = _resolve_targets(target, logits.detach())
         score = logits.gather(1, classes[:, None])
         outputs = [found[module] for module in layers.values()]
         gradients = torch.autograd.grad(score, outputs, torch.full_like(score, _SCALE))
@@ -228,8 +226,8 @@ def explain(
     for (name, record), x, gradient in zip(records.items(), outputs, gradients, strict=True):
         weights = gradient.float().mean((2, 3, 4), keepdim=True) / _SCALE
         coarse = (x.detach().float() * weights).sum(1).relu()  # (B, T, h, w)
-        covered[name] = _frames(network.config, name, frames.shape[2])
-        fine = _resample(coarse, 1, _moments_of(network.config, name, record, len(covered[name]), x.device))
+        covered[name] = _frames_of(network.config, name, frames.shape[2])
+        fine = _resample(coarse, 1, _time_positions(network.config, name, record, len(covered[name]), x.device))
         for axis, size in ((2, height), (3, width)):
             fine = _resample(fine, axis, torch.arange(size, device=x.device) / record["reduction"])
         largest = fine.amax((1, 2, 3), keepdim=True)
@@ -275,7 +273,7 @@ def explain_video(
         raise ValueError(f"give clip, a number, or at, a second, not both: {clip} and {at}")
     if layer not in STAGES:  # known before the work
         raise ValueError(_NO_LAYER.format(layer))
-    index = None if target is None else _class_index(target, classifier)
+    index = None if target is None else _resolve_class(target, classifier)
     record = classifier.model.pretrained_cfg
     crops = (1 if record.get("crops") == 1 else "full") if crops is None else crops
     if crops not in (1, "full"):
@@ -292,7 +290,7 @@ def explain_video(
             span = prediction.clips[clip].span
     transform = replace(classifier.transform, crops=crops)
     with open_video(video, fps=fps) as source:
-        span = _span_around(at, source, classifier) if span is None else span  # type: ignore[arg-type]
+        span = _place_clip(at, source, classifier) if span is None else span  # type: ignore[arg-type]
         resized = next(iter(source.clips_at([span.times], transform.resize)))
         duration = source.duration
     view = transform.views(resized)
@@ -310,17 +308,17 @@ def explain_video(
         label=classifier.labels[index],
         score=float(probabilities[index]),
         span=span,
-        frames=_as_seen(view[0], transform),
-        explanation=_on_cpu(found),
+        frames=_restore_frames(view[0], transform),
+        explanation=_move_to_cpu(found),
     )
 
 
-def _usable(part: Tensor) -> Tensor:
-    """Tensors made in inference mode cannot take part in what gives gradients."""
+def _leave_inference(part: Tensor) -> Tensor:
+    """A copy of a tensor that was made in inference mode, which cannot take part in what gives gradients."""
     return part.clone() if isinstance(part, Tensor) and part.is_inference() else part
 
 
-def _class_index(target: Any, classifier: VideoClassifier) -> int:
+def _resolve_class(target: Any, classifier: VideoClassifier) -> int:
     """Index of a class given by its name or index."""
     labels = classifier.labels
     if isinstance(target, str):
@@ -336,7 +334,7 @@ def _class_index(target: Any, classifier: VideoClassifier) -> int:
     return target
 
 
-def _span_around(at: float, source: VideoSource, classifier: VideoClassifier) -> ClipSpan:
+def _place_clip(at: float, source: VideoSource, classifier: VideoClassifier) -> ClipSpan:
     """The clip with a second of the video in its middle, or as near to it as a whole clip fits."""
     if not 0 <= at <= source.duration:
         raise ValueError(f"{at:g} s lies outside the video, which is {source.duration:.2f} s long")
@@ -349,20 +347,20 @@ def _span_around(at: float, source: VideoSource, classifier: VideoClassifier) ->
     return ClipSpan(start, min(start + length, source.duration), times, short=times[-1] >= source.duration)
 
 
-def _as_seen(view: Tensor, transform: ClipTransform) -> Tensor:
+def _restore_frames(view: Tensor, transform: ClipTransform) -> Tensor:
     """uint8 RGB frames (T, 3, H, W) of a normalised view (3, T, H, W)."""
     mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (transform.mean, transform.std))
     pixels = (255 * (view * std + mean)).round().clamp(0, 255).to(torch.uint8).transpose(0, 1)
     return pixels.flip(1) if transform.channel_order == "bgr" else pixels
 
 
-def _on_cpu(found: Explanation) -> Explanation:
+def _move_to_cpu(found: Explanation) -> Explanation:
     maps, heat = ({name: x.cpu() for name, x in of.items()} for of in (found.maps, found.heat))
     return replace(found, maps=maps, heat=heat, target=found.target.cpu(), logits=found.logits.cpu())
 
 
 @contextlib.contextmanager
-def _in_evaluation(network: nn.Module) -> Iterator[None]:
+def _evaluation_mode(network: nn.Module) -> Iterator[None]:
     before = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -373,7 +371,7 @@ def _in_evaluation(network: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _leaves(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def _start_gradients(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Lets gradients begin at the outputs of some modules, which a forward pass enters under the modules' names.
 
     What lies before them takes no part, whether or not its parameters are frozen, and its activations are not kept.
@@ -391,7 +389,7 @@ def _leaves(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
         yield outputs
 
 
-def _classes(target: Any, logits: Tensor) -> Tensor:
+def _resolve_targets(target: Any, logits: Tensor) -> Tensor:
     """Class indices (B,)."""
     count, classes = logits.shape
     if target is None:
@@ -408,17 +406,17 @@ def _classes(target: Any, logits: Tensor) -> Tensor:
     return given.long().expand(count)
 
 
-def _frames(config: NetworkConfig, pathway: str, clip_frames: int) -> tuple[int, ...]:
+def _frames_of(config: NetworkConfig, pathway: str, clip_frames: int) -> tuple[int, ...]:
     """Frames of the clip that a pathway sees."""
     return config.slow_indices(clip_frames) if pathway == "slow" else tuple(range(clip_frames))
 
 
-def _moments_of(config: Any, pathway: str, record: dict[str, Any], count: int, device: torch.device) -> Tensor:
+def _time_positions(config: Any, pathway: str, record: dict[str, Any], count: int, device: torch.device) -> Tensor:
     """Where each of a pathway's frames lies in time on its map, in the map's frames."""
     moments = torch.arange(count, device=device, dtype=torch.float32)
     if pathway != "network":  # no stage of a SlowFast network strides in time
         return moments
-    # A convolution's stride takes every so manieth frame, the pooling after res2 lies between two.
+    # A convolution with stride s keeps frames 0, s, 2s, ...; the pooling after res2 averages frames, and lies between.
     reduction: int = record["temporal_reduction"]
     strided: int = config.conv1_stride * config.pool1_stride
     return (moments - (reduction - strided) / 2) / reduction

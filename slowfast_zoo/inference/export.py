@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,13 +24,14 @@ from slowfast_zoo.errors import ExportError, MissingDependencyError
 from slowfast_zoo.factory import create_model
 from slowfast_zoo.models import FeatureNetwork, unwrapped
 from slowfast_zoo.models.network import MIN_SIDE
+from slowfast_zoo.models.scores import ScoreRule
 from slowfast_zoo.models.wrappers import whole
 from slowfast_zoo.utils.signals import unwound_when_ended
 from slowfast_zoo.utils.version import __version__
 
 from .optimize.network import copy_of
 from .prepare import labels_of, model_name
-from .telemetry import no_telemetry
+from .runtimes import RUNTIMES, as_tuple, import_package, load_runner
 
 ExportFormat = Literal["torch", "onnx", "openvino"]
 ExportOutput = Literal["logits", "probabilities", "features"]
@@ -42,11 +42,9 @@ TOLERANCE = 1e-4  # of the largest output; float32 in another order differs by a
 
 _SUFFIXES: dict[str, ExportFormat] = {".pt2": "torch", ".onnx": "onnx", ".xml": "openvino"}
 _WRITERS = {"torch": (), "onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
-_RUNTIMES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-# What of a network's pretrained_cfg somebody needs who runs the file.
-_PREPROCESSING = ("mean", "std", "channel_order", "scale", "crop", "clip_sampling", "clips", "crops", "view_average")
 
-_Run = Callable[[Mapping[str, Tensor]], list[Tensor]]
+# The part of a network's pretrained_cfg that is needed to run the file.
+_PREPROCESSING = ("mean", "std", "channel_order", "scale", "crop", "clip_sampling", "clips", "crops", "view_average")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class ExportReport:
 
     Attributes:
         format: torch, onnx or openvino.
-        files: the file; OpenVINO's has a second one beside it, with the weights.
+        files: the file; OpenVINO's has a second one with the weights.
         bytes: their size.
         inputs: names and shapes of the inputs; axes of any size have names.
         outputs: names of the outputs.
@@ -95,8 +93,8 @@ def export_model(
     Args:
         model_or_name: a network made by ``create_model``, which stays as it is, or a name.
         path: the file. It, and what stands there, is replaced whole or not at all.
-        format: ``torch`` (a torch.export program, .pt2), ``onnx`` (.onnx) or ``openvino`` (.xml, and .bin beside it).
-            None takes that of the suffix.
+        format: ``torch`` (a torch.export program, .pt2), ``onnx`` (.onnx) or ``openvino`` (.xml, and a .bin of the same
+            name). None takes that of the suffix.
         output: ``logits``, ``probabilities`` or ``features``: the maps of the stages, named ``slow_res2``,
             ``fast_res2`` and so on, in a network of one pathway ``res2``. None is the logits, or what a network made
             with ``features_only`` gives. Without a classifier the logits are the vectors before it, ``pooled``.
@@ -123,19 +121,7 @@ def export_model(
         ExportError: the network cannot be exported, or the file gives other results. There is no file then.
         WeightsError: the weights of a named network cannot be found or loaded.
     """
-    return export_with_report(
-        model_or_name,
-        path,
-        format=format,
-        output=output,
-        out_indices=out_indices,
-        batch_size=batch_size,
-        size=size,
-        frames=frames,
-        opset=opset,
-        pretrained=pretrained,
-        check=check,
-    ).files[0]
+    return export_with_report(**locals()).files[0]
 
 
 def export_with_report(
@@ -152,9 +138,9 @@ def export_with_report(
     pretrained: bool = True,
     check: bool = True,
 ) -> ExportReport:
-    """:func:`export_model`, but tells what it did."""
+    """:func:`export_model`, which says what was written."""
     target = Path(path)
-    kind = _format_of(target, format)
+    kind = _resolve_format(target, format)
     if opset is not None and kind == "torch":
         raise ValueError("opset is for ONNX and OpenVINO, not for a torch.export program")
     if opset is not None and not _is_integer(opset, LEAST_OPSET):
@@ -168,23 +154,23 @@ def export_with_report(
         if file.is_dir():
             raise ValueError(f"{os.fspath(file)!r} is a folder, not a file")
     for package in _WRITERS[kind]:
-        _import(package, f"exporting to {kind}")
-    if opset is not None and opset > (newest := _import("onnx.defs", "exporting").onnx_opset_version()):
+        import_package(package, f"exporting to {kind}")
+    if opset is not None and opset > (newest := import_package("onnx.defs", "exporting").onnx_opset_version()):
         raise ValueError(f"the onnx that is installed knows opsets up to {newest}, not {opset}")
     model = create_model(model_or_name, pretrained) if isinstance(model_or_name, str) else model_or_name
     graph = _Graph(model, output, out_indices)
     shape = _Shape.of(graph.config, batch_size, size, frames)
 
-    beside = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
-    with unwound_when_ended(), beside as folder, _quiet():
+    next_to_it = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
+    with unwound_when_ended(), next_to_it as folder, _silence():
         try:
             files = _write(graph, shape, Path(folder) / target.name, kind, opset)
         except Exception as error:  # the exporters raise whatever they like
-            raise ExportError(f"{graph.name} cannot be exported to {kind}: {_reason(error)}") from error
-        difference = _difference(graph, shape, files[0], kind) if check else None
+            raise ExportError(f"{graph.name} cannot be exported to {kind}: {_explain_error(error)}") from error
+        difference = _compare(graph, shape, files[0], kind) if check else None
         replaced = [file.replace(target.with_name(file.name)) for file in reversed(files)][::-1]  # weights first
     if check and difference is None:
-        runtime = _RUNTIMES[kind]
+        runtime = RUNTIMES[kind]
         warnings.warn(
             f"{os.fspath(target)!r} was written but not run, because {runtime} is not installed: "
             'pip install "slowfast-zoo[export]"',
@@ -234,7 +220,7 @@ class _Graph(nn.Module):
         if getattr(model.config, "fast_input", None) == "flow":
             raise ValueError("a network on optical flow takes pairs of clips, which are not exported")
         self.name = model_name(model)
-        self.metadata = _metadata(model, output)
+        self.metadata = _describe(model, output)
         network: Any = copy_of(model).cpu().float().eval()
         if output == "features" and not is_features:
             network = FeatureNetwork(network, out_indices)
@@ -242,22 +228,18 @@ class _Graph(nn.Module):
         self.config = network.config
         self.output = output
         self.takes_boxes = bool(network.config.roi) and output != "features"
-        self.outputs = _output_names(network, output)
+        self.outputs = _name_outputs(network, output)
 
     def forward(self, clip: Tensor, boxes: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         """What ``outputs`` names."""
         if self.output == "features":
-            return tuple(x for maps in self.network(clip) for x in _as_tuple(maps))
+            return tuple(x for maps in self.network(clip) for x in as_tuple(maps))
         if self.output == "probabilities":
             return self.network.probabilities(clip, boxes)  # type: ignore[no-any-return]
         return self.network(clip, boxes)  # type: ignore[no-any-return]
 
 
-def _as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (tensors,) if isinstance(tensors, Tensor) else tensors
-
-
-def _output_names(network: Any, output: str) -> tuple[str, ...]:
+def _name_outputs(network: Any, output: str) -> tuple[str, ...]:
     if output != "features":
         return (output if network.num_classes else "pooled",)
     names: list[str] = []
@@ -266,7 +248,7 @@ def _output_names(network: Any, output: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _metadata(model: Any, output: str) -> dict[str, Any]:
+def _describe(model: Any, output: str) -> dict[str, Any]:
     cfg, config = model.pretrained_cfg, model.config
     labels = None if output == "features" else labels_of(model)
     return {
@@ -280,7 +262,7 @@ def _metadata(model: Any, output: str) -> dict[str, Any]:
             "frames": config.clip_frames,
             "stride": config.clip_stride,  # of a 30 fps video
         },
-        "score": model.config.head_activation if isinstance(model, FeatureNetwork) else model.score_function,
+        "score": ScoreRule.of(model).activation,
         "config": config.to_dict(),
     }
 
@@ -335,35 +317,35 @@ class _Shape:
 
 
 def _write(graph: _Graph, shape: _Shape, path: Path, kind: str, opset: int | None) -> list[Path]:
-    """Writes the file, OpenVINO's weights beside it."""
+    """Writes the file, and OpenVINO's weights into a second one."""
     metadata = json.dumps({**graph.metadata, "inputs": shape.inputs(graph), "outputs": graph.outputs})
-    program = _program(graph, shape)
+    program = _trace(graph, shape)
     if kind == "torch":
         torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": metadata})
         return [path]
     if kind == "onnx":
-        path.write_bytes(_onnx(program, graph, shape, opset, metadata))
+        path.write_bytes(_convert_to_onnx(program, graph, shape, opset, metadata))
         return [path]
-    openvino = _import("openvino", "exporting to openvino")
+    openvino = import_package("openvino", "exporting to openvino")
     # From ONNX: what OpenVINO makes of the program itself leaves the number of frames open, and names no output.
-    model = openvino.Core().read_model(_onnx(program, graph, shape, opset, metadata))
+    model = openvino.Core().read_model(_convert_to_onnx(program, graph, shape, opset, metadata))
     model.set_rt_info(metadata, [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
     return [path, path.with_suffix(".bin")]
 
 
-def _program(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
+def _trace(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
     """The network as torch.export traces it, without the paths of source files and the example."""
     example = shape.example(graph, batch=2, height=MIN_SIDE * 3, width=MIN_SIDE * 2)
     at_least = {"batch": 1, "height": MIN_SIDE, "width": MIN_SIDE, "boxes": 0}
     shapes = {
-        name: {axis: _any_size(at_least[size]) for axis, size in enumerate(sizes) if isinstance(size, str)}
+        name: {axis: _open_axis(at_least[size]) for axis, size in enumerate(sizes) if isinstance(size, str)}
         for name, sizes in shape.inputs(graph).items()
     }
-    with torch.no_grad(), _one_like_any_size():
+    with torch.no_grad(), _allow_size_one():
         program = torch.export.export(graph, tuple(example.values()), dynamic_shapes=shapes, strict=False)
     count = len(program.graph_signature.user_outputs)
-    if count != len(graph.outputs):  # of a classifier of somebody's own
+    if count != len(graph.outputs):  # the user's own classifier may give several
         raise ValueError(f"the network gives {count} tensors where there is to be one for {', '.join(graph.outputs)}")
     with contextlib.suppress(AttributeError):
         program.example_inputs = None
@@ -373,25 +355,22 @@ def _program(graph: _Graph, shape: _Shape) -> torch.export.ExportedProgram:
     return program
 
 
-def _any_size(at_least: int) -> Any:
+def _open_axis(at_least: int) -> Any:
     hint: Any = torch.export.Dim.DYNAMIC
     return hint(min=at_least) if callable(hint) else hint  # torch 2.7 takes no bounds
 
 
-def _one_like_any_size() -> contextlib.AbstractContextManager[Any]:
+def _allow_size_one() -> contextlib.AbstractContextManager[Any]:
     """Keeps the tracer from taking for granted that no size is 1: a batch may be, and a small frame's last map."""
     import torch.fx.experimental._config as config
 
     # Not public, so nothing relies on it: without it the program asks for two clips, or 33 pixels.
-    patch = getattr(config, "patch", None)
-    return (
-        patch(backed_size_oblivious=True)
-        if patch and hasattr(config, "backed_size_oblivious")
-        else contextlib.nullcontext()
-    )
+    if hasattr(config, "patch") and hasattr(config, "backed_size_oblivious"):
+        return config.patch(backed_size_oblivious=True)  # type: ignore[no-any-return]
+    return contextlib.nullcontext()
 
 
-def _onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadata: str) -> bytes:
+def _convert_to_onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadata: str) -> bytes:
     """The program as an ONNX file."""
     import onnx
 
@@ -406,35 +385,28 @@ def _onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadat
         opset_version=opset,
     )
     model = exported.model_proto
-    # The exporter tells nobody but a logger when it cannot convert.
+    # Where the exporter cannot convert to another opset, it only writes so to a logger.
     written = next(known.version for known in model.opset_import if known.domain in ("", "ai.onnx"))
     if opset is not None and written != opset:
         raise ExportError(f"PyTorch's exporter wrote opset {written}, not the {opset} that was asked for")
+    written_graph = model.graph
     # The exporter calls open axes s53, s47, ... and computes with these names in the outputs.
     names = {}
-    for value, sizes in zip(model.graph.input, inputs.values(), strict=True):
+    for value, sizes in zip(written_graph.input, inputs.values(), strict=True):
         for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
             if isinstance(size, str):
                 names[dim.dim_param] = size
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
+    values = (*written_graph.input, *written_graph.output, *written_graph.value_info)
+    for dim in (dim for value in values for dim in value.type.tensor_type.shape.dim):
+        if dim.dim_param:
+            dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
     # Its notes for debugging hold the paths of source files on this machine.
-    for part in (
-        model.graph,
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.value_info,
-        *model.graph.initializer,
-        *model.functions,
-    ):
+    for part in (written_graph, *written_graph.node, *values, *written_graph.initializer, *model.functions):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
     model.producer_name, model.producer_version = "slowfast_zoo", graph.metadata["library_version"]
-    model.graph.name = graph.name
+    written_graph.name = graph.name
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -442,18 +414,18 @@ def _onnx(program: Any, graph: _Graph, shape: _Shape, opset: int | None, metadat
 # -- checking ------------------------------------------------------------------------------------------------------
 
 
-def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | None:
+def _compare(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | None:
     """The largest difference between file and network, as a share of the largest output; None without the runtime.
 
     Raises:
         ExportError: it is too large, or the file does not run.
     """
     try:
-        run = _runner(path, kind, graph.outputs)
+        run = load_runner(path, kind, graph.outputs)
     except MissingDependencyError:
         return None
     except Exception as error:  # each runtime has its own
-        raise ExportError(f"{_RUNTIMES[kind]} cannot load what {graph.name} was exported to: {error}") from error
+        raise ExportError(f"{RUNTIMES[kind]} cannot load what {graph.name} was exported to: {error}") from error
     largest = 0.0
     crop = graph.config.crop
     for seed, sizes in enumerate(((1, crop, crop), (3, 64, 112)), start=1):
@@ -461,9 +433,9 @@ def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | 
         at = " x ".join(map(str, inputs["clip"].shape))
         try:
             with torch.no_grad():
-                expected = _as_tuple(graph(*inputs.values()))
+                expected = as_tuple(graph(*inputs.values()))
         except Exception as error:  # what a changed layer raises
-            raise ExportError(f"{graph.name} itself does not run on a clip of {at}: {_reason(error)}") from error
+            raise ExportError(f"{graph.name} itself does not run on a clip of {at}: {_explain_error(error)}") from error
         try:
             given = run(inputs)
         except Exception as error:
@@ -485,84 +457,35 @@ def _difference(graph: _Graph, shape: _Shape, path: Path, kind: str) -> float | 
     return largest
 
 
-def _runner(path: Path, kind: str, outputs: Sequence[str]) -> _Run:
-    """The file, ready to run on the CPU in float32.
-
-    Raises:
-        MissingDependencyError: its runtime is not installed.
-    """
-    if kind == "torch":
-        program: Any = torch.export.load(path).module()
-
-        def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
-            with torch.no_grad():
-                return list(_as_tuple(program(*inputs.values())))
-
-        return run
-    runtime = _import(_RUNTIMES[kind], "running the file")
-    if kind == "onnx":
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        # From memory, so that no file is open when it is given its name.
-        session = runtime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        return lambda inputs: [torch.from_numpy(x) for x in session.run(list(outputs), _as_numpy(inputs))]
-    core = runtime.Core()
-    model = core.read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
-    # Left alone, OpenVINO computes in bfloat16 where the processor can.
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run_openvino(inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        results = compiled(_as_numpy(inputs))
-        return [torch.from_numpy(results[name].copy()) for name in outputs]
-
-    return run_openvino
-
-
-def _as_numpy(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {name: x.numpy() for name, x in inputs.items()}
-
-
-# -- odds and ends -------------------------------------------------------------------------------------------------
+# -- arguments and errors -------------------------------------------------------------------------------------------
 
 
 def _is_integer(value: Any, at_least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
-def _format_of(path: Path, given: str | None) -> ExportFormat:
+def _resolve_format(path: Path, given: str | None) -> ExportFormat:
     known = ", ".join(f"{kind} ({suffix})" for suffix, kind in _SUFFIXES.items())
     by_suffix = _SUFFIXES.get(path.suffix)
-    if given is None:
-        if by_suffix is None:
-            raise ValueError(f"the suffix says the format: {known}; {path.name!r} has none of them")
-        return by_suffix
-    for suffix, kind in _SUFFIXES.items():
-        if kind == given:
-            if path.suffix != suffix:
-                raise ValueError(f"a file of the format {given} ends in {suffix}, which {path.name!r} does not")
-            return kind
-    raise ValueError(f"format is one of {known}, not {given!r}")
+    if given is None and by_suffix is None:
+        raise ValueError(f"the suffix says the format: {known}; {path.name!r} has none of them")
+    if given not in (None, *_SUFFIXES.values()):
+        raise ValueError(f"format is one of {known}, not {given!r}")
+    if given not in (None, by_suffix):
+        suffix = next(suffix for suffix, kind in _SUFFIXES.items() if kind == given)
+        raise ValueError(f"a file of the format {given} ends in {suffix}, which {path.name!r} does not")
+    return by_suffix  # type: ignore[return-value]
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of what was first raised; exporters wrap it in stories."""
+def _explain_error(error: BaseException) -> str:
+    """The first line of the first error; exporters wrap it in longer ones."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: " + next(iter(str(error).strip().splitlines()), "")
 
 
-def _import(package: str, purpose: str) -> Any:
-    try:
-        with no_telemetry():
-            return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'{purpose} needs {package} ({error}): pip install "slowfast-zoo[export]"'
-        ) from error
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Keeps the exporters' progress and the warnings about their own code to themselves."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Runtimes that tell their makers of their use do not tell of ours."""
+"""Keeps other runtimes from reporting their use."""
 
 from __future__ import annotations
 

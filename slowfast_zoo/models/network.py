@@ -19,6 +19,7 @@ from .feature_info import FeatureInfo
 from .frozen import STAGE_PREFIX, keep_frozen
 from .init import initialise
 from .saved import SavableNetwork
+from .scores import ScoreRule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -319,11 +320,8 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
                 "one classifier, so put that in place of model.head.fc"
             )
         if isinstance(head, RoIHead):
-            logits = logits.unsqueeze(1)  # (K, 1, num_classes), beside (B, P, num_classes)
-        if self.config.head_average == "logits":
-            logits = logits.mean(dim=1, keepdim=True)
-        scores: Tensor = logits.softmax(dim=-1) if self.score_function == "softmax" else logits.sigmoid()
-        return scores.mean(dim=1)
+            logits = logits.unsqueeze(1)  # (K, 1, num_classes): a box has one position
+        return ScoreRule(self.score_function, self.config.head_average).over_windows(logits)
 
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         maps = features if isinstance(features, (tuple, list)) else (features,)

@@ -67,15 +67,14 @@ def test_labels_and_names_of_files(model: Path, tmp_path: Path, capsys: pytest.C
 
 def test_labels_and_names_in_pictures() -> None:
     pytest.importorskip("matplotlib")
-    from slowfast_zoo.inference.plot import cut
-    from slowfast_zoo.inference.render import fitted, load_font
-    from slowfast_zoo.inference.timeline_plot import name_lines
+    from slowfast_zoo.inference.draw.style import cut, fit, load_font
+    from slowfast_zoo.inference.draw.timeline import wrap_name
 
     for shown in (
         cut(EVIL, 99),
-        *name_lines(EVIL),
-        fitted(EVIL, load_font(12), 9999),
-        fitted("a\udcff", load_font(12), 99),
+        *wrap_name(EVIL),
+        fit(EVIL, load_font(12), 9999),
+        fit("a\udcff", load_font(12), 99),
     ):
         assert shown and not STEERING.search(shown) and "\n" not in shown
         shown.encode()

@@ -242,15 +242,17 @@ def test_what_the_files_say(tmp_path: Path) -> None:
 def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, model = tmp_path / "model.pt2", network("slow_tiny_4x8")
     target.write_text("the one before")
-    monkeypatch.setattr(module, "_runner", lambda *_: lambda inputs: [torch.zeros(len(inputs["clip"]), 7)])
+    monkeypatch.setattr(module, "load_runner", lambda *_: lambda inputs: [torch.zeros(len(inputs["clip"]), 7)])
     with pytest.raises(
         sfz.ExportError, match="differs from the network on a clip of 1 x 3 x 4 x 64 x 64: logits by 1 "
     ):
         sfz.export_model(model, target)
-    monkeypatch.setattr(module, "_runner", lambda *_: lambda inputs: [torch.full((len(inputs["clip"]), 7), torch.nan)])
+    monkeypatch.setattr(
+        module, "load_runner", lambda *_: lambda inputs: [torch.full((len(inputs["clip"]), 7), torch.nan)]
+    )
     with pytest.raises(sfz.ExportError, match="logits by nan"):
         sfz.export_model(model, target)
-    monkeypatch.setattr(module, "_runner", lambda *_: lambda inputs: [torch.zeros(7)])
+    monkeypatch.setattr(module, "load_runner", lambda *_: lambda inputs: [torch.zeros(7)])
     with pytest.raises(sfz.ExportError, match=r"gives logits of shape \(7,\).*the network \(1, 7\)"):
         sfz.export_model(model, target)
 

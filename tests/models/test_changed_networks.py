@@ -64,7 +64,8 @@ def test_one_output_is_a_sigmoid() -> None:
     for average in ("scores", "logits"):
         model.pretrained_cfg["view_average"] = average
         classifier = sfz.VideoClassifier(model)
-        torch.testing.assert_close(classifier._together(classifier._scores(CLIP)), want[0])
+        rule = classifier.score_rule
+        torch.testing.assert_close(rule.over_views(rule.of_views(classifier.model, CLIP)), want[0])
 
 
 def test_counters_of_a_profiler_are_left_out(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import slowfast_zoo as sfz
-from slowfast_zoo.inference.prepare import loaded
+from slowfast_zoo.inference.prepare import load_network
 from slowfast_zoo.models import freeze, unfreeze, unwrapped
 
 
@@ -49,7 +49,7 @@ def test_each_function_finds_the_network(wrap: Callable[[nn.Module], nn.Module],
     model = network()
     wrapped: Any = wrap(model)
     assert unwrapped(wrapped) is model
-    assert loaded(wrapped, False) is model
+    assert load_network(wrapped, False) is model
     assert str(sfz.create_transform(wrapped)) == str(sfz.create_transform(model))
     assert sfz.VideoClassifier(wrapped).model is model
     freeze(wrapped, "res5", batch_norm=True)

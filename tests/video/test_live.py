@@ -22,7 +22,7 @@ import torch
 from videos import add_silence, coded_image, read_code, write_audio_only, write_video
 
 from slowfast_zoo.errors import VideoDecodeError
-from slowfast_zoo.inference.classify.stream import windows
+from slowfast_zoo.inference.classify.stream import cut_windows
 from slowfast_zoo.video import live
 from slowfast_zoo.video.decode import VideoReader
 from slowfast_zoo.video.live import LiveReader
@@ -133,7 +133,7 @@ def test_a_slow_taker_gets_the_newest_and_memory_is_bounded(content: bytes) -> N
 def test_windows_of_a_slow_taker_are_the_newest(content: bytes) -> None:
     settings = {"window": 0.2, "stride": 0.1, "clip_frames": 4}
     with Stream(*packets(content, 0.5), go=1) as server, LiveReader(server.url, options=QUICK) as reader:
-        found = windows(iter(reader), lambda frame: frame, skip=reader.newest, **settings)  # type: ignore[arg-type]
+        found = cut_windows(iter(reader), lambda frame: frame, skip=reader.newest, **settings)  # type: ignore[arg-type]
         before, _ = next(found)
         server.send()
         reader._thread.join()

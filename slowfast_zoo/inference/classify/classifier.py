@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slowfast_zoo.factory import create_transform
-from slowfast_zoo.inference.prepare import loaded, made_ready, model_name, named_classes
+from slowfast_zoo.inference.prepare import load_network, prepare_network
 from slowfast_zoo.utils.checks import is_positive, needs_count
+from slowfast_zoo.utils.progress import ProgressBar
 from slowfast_zoo.video import (
     CONVENTIONS,
     SOURCE_FPS,
     ClipSpan,
-    ClipTransform,
     VideoInput,
     VideoSource,
     sample_clips,
@@ -27,11 +26,12 @@ from slowfast_zoo.video import (
 )
 from slowfast_zoo.video.sampling import COUNTING_CONVENTIONS, sliding_frames
 
-from .pipeline import BatchRunner, OnError, Scored, ViewBar, not_finite, score_videos
+from .pipeline import BatchRunner, OnError, Scored, not_finite_error, score_videos
 from .results import ClipPrediction, Features, Prediction, Timeline
-from .stream import timed_frames, windows
+from .stream import cut_windows, open_frames
 
 _FEATURE_STRIDE = 16  # frames between the windows of features, as most projects that use them have it
+_MOST_WORKERS = 256  # threads: more would only fill the memory with frames
 
 
 class VideoClassifier:
@@ -53,7 +53,7 @@ class VideoClassifier:
         sampling: where clips lie: "uniform" (from the first to the last, by time), or as PySlowFast ("pyslowfast"),
             MMAction2 ("mmaction2") or GluonCV ("gluoncv") place them, or "segments" (one clip of the whole video,
             Something-Something). None is the weights' own.
-        workers: threads that decode videos; None is 1 on a CPU and up to 4 on a GPU.
+        workers: threads that decode videos, at most 256; None is 1 on a CPU and up to 4 on a GPU.
         optimize: use a copy made by :func:`~slowfast_zoo.optimize_for_inference`, which is faster and gives the same
             scores to within rounding. None does so for a name on a CPU, and takes a network as it is.
 
@@ -84,21 +84,21 @@ class VideoClassifier:
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None:
                 needs_count(value, name)
-        model = loaded(model_or_name, pretrained)
+        if workers is not None and workers > _MOST_WORKERS:
+            raise ValueError(f"workers is at most {_MOST_WORKERS}, a thread each, got {workers}")
+        model = load_network(model_or_name, pretrained)
         if model.config.roi:
             raise ValueError("the network detects actions in boxes: call it as model(clip, boxes)")
-        self.model = made_ready(model_or_name, model, device, dtype, optimize)
-        self.device = next(self.model.parameters()).device
+        prepared = prepare_network(model, isinstance(model_or_name, str), device, dtype, optimize, labels)
+        self.model, self.device, self.name = prepared.network, prepared.device, prepared.name
+        self.transform, self.score_rule = prepared.transform, prepared.score_rule
+        self.labels, self.labels_known = prepared.labels, prepared.labels_known
         on_gpu = self.device.type != "cpu"
         self._run = BatchRunner(self.model, int(batch_size or (16 if on_gpu else 4)))
         self.workers = int(workers or (min(4, os.cpu_count() or 1) if on_gpu else 1))
-        self.name = model_name(model)
-        self.transform = create_transform(model)
-        self.view_average = model.pretrained_cfg.get("view_average", "scores")
         self.sampling = sampling or model.pretrained_cfg.get("clip_sampling", "uniform")
         if self.sampling not in CONVENTIONS:
             raise ValueError(f"sampling must be one of {', '.join(CONVENTIONS)}, got {self.sampling!r}")
-        self.labels, self.labels_known = named_classes(model, labels)
 
     def __repr__(self) -> str:
         return f"VideoClassifier({self.name!r}, {len(self.labels)} classes)"
@@ -169,7 +169,7 @@ class VideoClassifier:
         """
         several = isinstance(video, (list, tuple))
         videos: Sequence[VideoInput] = video if isinstance(video, (list, tuple)) else [video]
-        found = list(self._predict(videos, clips, crops, top_k, fps, None, ViewBar(progress)))
+        found = list(self._predict(videos, clips, crops, top_k, fps, None, progress))
         return found if several else found[0]
 
     def predict_many(
@@ -188,14 +188,14 @@ class VideoClassifier:
         share a batch thus depends on timing, and scores may differ in the last digits of float32 from run to run.
 
         Args:
-            videos: see :meth:`__call__`; read as they are needed.
-            clips: see :meth:`__call__`, as ``crops``, ``top_k`` and ``fps``.
-            crops: see there.
-            top_k: see there.
+            videos: what :meth:`__call__` takes, taken from the iterable as they are needed.
+            clips: clips spread over each video, as for :meth:`__call__`.
+            crops: 1, 3 or "full", as for :meth:`__call__`.
+            top_k: how many classes to list, at most as many as there are.
             on_error: called with a video that is left out, and the exception: it cannot be read (VideoDecodeError or
                 OSError), is no video or lacks ``fps`` (TypeError or ValueError), or its scores are not finite
                 (ValueError; of a video in memory only the name is left then). Without it the exception is raised.
-            fps: see there.
+            fps: frame rate of arrays and tensors, which need it, and of folders of images (30 unless given).
 
         Yields:
             Predictions in the order of the videos; ``position`` is that among them.
@@ -208,7 +208,7 @@ class VideoClassifier:
         if one or hasattr(videos, "read") or not isinstance(videos, Iterable):
             given = type(videos).__name__
             raise TypeError(f"expected several videos, got {given}; for one, call the classifier itself")
-        return self._predict(videos, clips, crops, top_k, fps, on_error, ViewBar(False))
+        return self._predict(videos, clips, crops, top_k, fps, on_error, False)
 
     def timeline(
         self,
@@ -224,14 +224,14 @@ class VideoClassifier:
         """Scores over time: one prediction for each window of a video.
 
         Args:
-            video: see :meth:`__call__`.
+            video: one video, as :meth:`__call__` takes it.
             window: length of a window in seconds, over which the frames of a clip are spread; None is the length that
                 the network was trained with.
             stride: from the start of a window to that of the next one, in seconds; None is half a window. The last
                 window ends with the video.
             crops: 1, 3 or "full", as for :meth:`__call__`.
             top_k: classes that the result shows.
-            fps: see :meth:`__call__`.
+            fps: frame rate of an array or tensor, which need it, or of a folder of images (30 unless given).
             progress: show a progress bar on a terminal if it takes long.
 
         Raises:
@@ -240,21 +240,21 @@ class VideoClassifier:
             ValueError: an argument makes no sense, the network has no classifier, or its scores are not finite.
         """
         top_k = needs_count(top_k, "top_k")
-        window, stride = self._window(window, stride)
-        _needs_rate(fps, "fps")
+        window, stride = self._resolve_window(window, stride)
+        _check_rate(fps, "fps")
 
         def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
-            return self._slide(source.duration, window, stride, cover_end=True)
+            return self._slide_window(source.duration, window, stride, cover_end=True)
 
-        self._needs_classifier()
-        (scored,) = self._score([video], spans_of, self._views(crops), self._scores, fps, None, ViewBar(progress))
+        self._require_classifier()
+        (scored,) = self._score([video], spans_of, crops, self._score_views, fps, None, progress)
         return Timeline(
             video=scored.name,
             model=self.name,
             duration=scored.duration,
             labels=self.labels,
             labels_known=self.labels_known,
-            windows=tuple(self._clips(scored)),
+            windows=tuple(self._clip_predictions(scored)),
             crops=crops,
             top_k=min(top_k, len(self.labels)),
         )
@@ -290,12 +290,12 @@ class VideoClassifier:
             VideoDecodeError: the source cannot be opened, or breaks.
             ValueError: an argument makes no sense, a frame is of the wrong shape or type, or scores are not finite.
         """
-        self._needs_classifier()
-        window, stride = self._window(window, stride)
-        _needs_rate(fps, "fps")
-        transform = self._views(crops)
-        frames, skip = timed_frames(source, fps, live)
-        cut = windows(
+        self._require_classifier()
+        window, stride = self._resolve_window(window, stride)
+        _check_rate(fps, "fps")
+        transform = replace(self.transform, crops=crops)
+        frames, skip = open_frames(source, fps, live)
+        cut = cut_windows(
             frames,
             transform.resize,
             window=window,
@@ -306,10 +306,10 @@ class VideoClassifier:
 
         def predictions() -> Iterator[ClipPrediction]:
             for span, clip in cut:
-                scores = self._run(self._scores, transform.views(clip))
+                scores = self._run(self._score_views, transform.views(clip))
                 if not bool(scores.isfinite().all()):
-                    raise not_finite(source if isinstance(source, str) else "the stream")
-                yield self._clip(span, self._together(scores))
+                    raise not_finite_error(source if isinstance(source, str) else "the stream")
+                yield self._clip_prediction(span, scores)
 
         return predictions()
 
@@ -328,7 +328,7 @@ class VideoClassifier:
         """Pooled features of sliding windows: what the classifier would be applied to, 2304 numbers for SlowFast R50.
 
         Args:
-            video: see :meth:`__call__`.
+            video: one video, as :meth:`__call__` takes it.
             window: length of a window in frames at ``fps``, over which the frames of a clip are spread evenly: with 32
                 frames a clip, 64 takes every second frame. None is the length that the network was trained with.
             stride: from the start of a window to that of the next one, in frames at ``fps``; None is 16.
@@ -352,14 +352,14 @@ class VideoClassifier:
         window = config.clip_frames * config.clip_stride if window is None else window
         stride = _FEATURE_STRIDE if stride is None else stride
         length, step = needs_count(window, "window"), needs_count(stride, "stride")
-        _needs_rate(fps, "fps")
-        _needs_rate(video_fps, "video_fps")
+        _check_rate(fps, "fps")
+        _check_rate(video_fps, "video_fps")
         if video_fps is None and isinstance(video, (np.ndarray, Tensor)):
             raise ValueError("an array of frames carries no frame rate: give video_fps=")
 
         def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
             if fps is not None:
-                return self._slide(source.duration, length / fps, step / fps, cover_end=cover_end)
+                return self._slide_window(source.duration, length / fps, step / fps, cover_end=cover_end)
             return sliding_frames(
                 source.frame_times(),
                 source.duration,
@@ -369,7 +369,7 @@ class VideoClassifier:
                 cover_end=cover_end,
             )
 
-        (scored,) = self._score([video], spans_of, self._views(crops), self._pooled, video_fps, None, ViewBar(progress))
+        (scored,) = self._score([video], spans_of, crops, self._pool_views, video_fps, None, progress)
         if scored.spans[0].short:
             message = f"{scored.name} is shorter than a window, its last frame was repeated"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -386,15 +386,14 @@ class VideoClassifier:
         top_k: int,
         fps: float | None,
         on_error: OnError | None,
-        bar: ViewBar,
+        progress: bool,
     ) -> Iterator[Prediction]:
         """Checks its arguments at once, not when the first prediction is asked for."""
-        self._needs_classifier()
-        record, config = self.model.pretrained_cfg, self.model.config
-        seen = record.get("crops", 3) if crops is None else crops
-        wanted = needs_count(record.get("clips", 10) if clips is None else clips, "clips")
+        self._require_classifier()
+        config = self.model.config
+        wanted, seen = resolve_views(self, clips, crops)
         top_k = needs_count(top_k, "top_k")
-        _needs_rate(fps, "fps")
+        _check_rate(fps, "fps")
 
         def spans_of(source: VideoSource) -> Sequence[ClipSpan]:
             return sample_clips(
@@ -407,7 +406,7 @@ class VideoClassifier:
                 frame_times=source.frame_times() if self.sampling in COUNTING_CONVENTIONS else None,
             )
 
-        found = self._score(videos, spans_of, self._views(seen), self._scores, fps, on_error, bar)
+        found = self._score(videos, spans_of, seen, self._score_views, fps, on_error, progress)
         return (
             Prediction(
                 video=scored.name,
@@ -415,8 +414,8 @@ class VideoClassifier:
                 duration=scored.duration,
                 labels=self.labels,
                 labels_known=self.labels_known,
-                probabilities=self._together(torch.stack(scored.rows)),
-                clips=tuple(self._clips(scored)),
+                probabilities=self.score_rule.over_views(torch.stack(scored.rows)),
+                clips=tuple(self._clip_predictions(scored)),
                 crops=seen,
                 top_k=min(top_k, len(self.labels)),
                 slow_frames=config.slow_indices(),
@@ -429,38 +428,27 @@ class VideoClassifier:
         self,
         videos: Iterable[VideoInput],
         spans_of: Callable[[VideoSource], Sequence[ClipSpan]],
-        transform: ClipTransform,
+        crops: int | str,
         score: Callable[[Tensor], Tensor],
         fps: float | None,
         on_error: OnError | None,
-        bar: ViewBar,
+        progress: bool,
     ) -> Iterator[Scored]:
-        def spans_told(source: VideoSource) -> Sequence[ClipSpan]:
-            spans = spans_of(source)
-            bar.expect(len(spans) * (3 if transform.crops == 3 else 1))
-            return spans
+        """Checks ``crops`` at once; the rest is :func:`score_videos`, with a progress bar."""
+        transform = replace(self.transform, crops=crops)
+        settings: dict[str, Any] = {"workers": self.workers, "fps": fps, "on_error": on_error}
 
-        with bar:
-            yield from score_videos(
-                videos,
-                spans_told,
-                transform,
-                score,
-                self._run,
-                workers=self.workers,
-                fps=fps,
-                on_error=on_error,
-                on_views=bar.advance,
-            )
+        def scored() -> Iterator[Scored]:
+            with ProgressBar("views", show=progress, delay=2) as bar:
+                yield from score_videos(videos, spans_of, transform, score, self._run, bar=bar, **settings)
 
-    def _views(self, crops: int | str) -> ClipTransform:
-        return replace(self.transform, crops=crops)
+        return scored()
 
-    def _needs_classifier(self) -> None:
+    def _require_classifier(self) -> None:
         if self.model.num_classes < 1:
             raise ValueError("the network has no classifier (num_classes=0): only extract_features works with it")
 
-    def _window(self, window: float | None, stride: float | None) -> tuple[float, float]:
+    def _resolve_window(self, window: float | None, stride: float | None) -> tuple[float, float]:
         """Both in seconds."""
         config = self.model.config
         window = config.clip_frames * config.clip_stride / SOURCE_FPS if window is None else window
@@ -469,36 +457,35 @@ class VideoClassifier:
                 raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
         return float(window), float(window / 2 if stride is None else stride)
 
-    def _slide(self, duration: float, window: float, stride: float, *, cover_end: bool) -> Sequence[ClipSpan]:
+    def _slide_window(self, duration: float, window: float, stride: float, *, cover_end: bool) -> Sequence[ClipSpan]:
         frames = self.model.config.clip_frames
         return sliding_windows(duration, window=window, stride=stride, clip_frames=frames, cover_end=cover_end)
 
-    def _scores(self, clip: Tensor) -> Tensor:
-        score: Tensor = self.model(clip) if self.view_average == "logits" else self.model.probabilities(clip)
-        return score
+    def _score_views(self, clips: Tensor) -> Tensor:
+        return self.score_rule.of_views(self.model, clips)
 
-    def _pooled(self, clip: Tensor) -> Tensor:
-        pooled: Tensor = self.model.forward_head(self.model.forward_features(clip), pre_logits=True)
+    def _pool_views(self, clips: Tensor) -> Tensor:
+        pooled: Tensor = self.model.forward_head(self.model.forward_features(clips), pre_logits=True)
         return pooled
 
-    def _clips(self, scored: Scored) -> Iterator[ClipPrediction]:
-        for span, rows in zip(scored.spans, scored.by_clip(), strict=True):
-            yield self._clip(span, self._together(rows))
+    def _clip_predictions(self, scored: Scored) -> Iterator[ClipPrediction]:
+        for span, views in zip(scored.spans, scored.by_clip(), strict=True):
+            yield self._clip_prediction(span, views)
 
-    def _clip(self, span: ClipSpan, probabilities: Tensor) -> ClipPrediction:
+    def _clip_prediction(self, span: ClipSpan, views: Tensor) -> ClipPrediction:
+        """From the scores of a clip's crops, (crops, num_classes)."""
+        probabilities = self.score_rule.over_views(views)
         score, index = probabilities.max(0)
         return ClipPrediction(span, probabilities, self.labels[int(index)], float(score))
 
-    def _together(self, scores: Tensor) -> Tensor:
-        """Probabilities (num_classes,) from the scores of views (views, num_classes)."""
-        if self.view_average == "max":
-            return scores.amax(0)
-        mean = scores.mean(0)
-        if self.view_average == "scores":
-            return mean
-        return mean.softmax(0) if self.model.score_function == "softmax" else mean.sigmoid()
+
+def resolve_views(classifier: VideoClassifier, clips: int | None, crops: int | str | None) -> tuple[int, int | str]:
+    """Clips of a video and crops of a clip, where None stands for what the weights are tested with."""
+    record = classifier.model.pretrained_cfg
+    clips = needs_count(record.get("clips", 10) if clips is None else clips, "clips")
+    return 1 if classifier.sampling == "segments" else clips, record.get("crops", 3) if crops is None else crops
 
 
-def _needs_rate(value: Any, name: str) -> None:
+def _check_rate(value: Any, name: str) -> None:
     if value is not None and not is_positive(value):
         raise ValueError(f"{name} must be None or a positive number of frames per second, got {value!r}")

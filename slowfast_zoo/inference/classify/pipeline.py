@@ -1,4 +1,4 @@
-"""From videos to the network's outputs: decoding in threads beside the network, batches of views, bounded memory."""
+"""From videos to the network's outputs: threads decode while the network computes, in batches and bounded memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_zoo.errors import VideoDecodeError
+from slowfast_zoo.utils.progress import ProgressBar
 from slowfast_zoo.video import ClipSpan, ClipTransform, VideoInput, VideoSource, open_video, video_name
 
 OnError = Callable[[VideoInput, Exception], None]
@@ -24,7 +25,7 @@ OnError = Callable[[VideoInput, Exception], None]
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "could not create a memory object", "bad_alloc")
 _POLL = 0.1  # seconds after which a waiting thread looks whether it is still needed
 _PATIENCE = 0.05  # seconds for which a finished video waits for others to fill its batch
-_FAREWELL = 0.5  # seconds that decoders have to end in; what they are in may take as long as it likes
+_JOIN_TIME = 0.5  # seconds for which the caller waits for its decoders to end; what they are doing may take longer
 
 
 @dataclass
@@ -88,13 +89,13 @@ class BatchRunner:
         parameter = next(self._model.parameters())
         rows: list[Tensor] = []
         while (done := sum(map(len, rows))) < len(views):
-            few = views[done : done + self.size]
+            batch = views[done : done + self.size]
             try:
-                rows.append(function(few.to(device=parameter.device, dtype=parameter.dtype)).float().cpu())
+                rows.append(function(batch.to(device=parameter.device, dtype=parameter.dtype)).float().cpu())
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._shrink(len(few), tuple(views.shape[1:]), parameter.device, error)
+                self._shrink(len(batch), tuple(views.shape[1:]), parameter.device, error)
         return torch.cat(rows)
 
     def _shrink(self, tried: int, shape: tuple[int, ...], device: torch.device, error: Exception) -> None:
@@ -113,33 +114,6 @@ class BatchRunner:
         )
 
 
-class ViewBar:
-    """A progress bar over views whose number is learnt on the way; shown on a terminal after two seconds."""
-
-    def __init__(self, show: bool) -> None:
-        self._show = show
-
-    def __enter__(self) -> None:
-        if self._show:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=0, unit="view", delay=2, leave=False, disable=None)
-
-    def __exit__(self, *_: object) -> None:
-        if self._show:
-            self._bar.close()
-
-    def expect(self, views: int) -> None:
-        """So many more will come."""
-        if self._show:
-            self._bar.total += views
-
-    def advance(self, views: int) -> None:
-        """So many more are done."""
-        if self._show:
-            self._bar.update(views)
-
-
 def score_videos(
     videos: Iterable[VideoInput],
     spans_of: Callable[[VideoSource], Sequence[ClipSpan]],
@@ -150,7 +124,7 @@ def score_videos(
     workers: int = 1,
     fps: float | None = None,
     on_error: OnError | None = None,
-    on_views: Callable[[int], None] | None = None,
+    bar: ProgressBar,
 ) -> Iterator[Scored]:
     """Decodes videos in threads, and gives them to the network as batches in which videos may be mixed.
 
@@ -171,32 +145,34 @@ def score_videos(
         on_error: called with a video that cannot be read (VideoDecodeError, OSError), is no video at all (ValueError,
             TypeError), or whose scores are not finite (ValueError), in the order of the videos, which is then left
             out; without it the exception is raised.
-        on_views: called with the number of views whenever some have been through the network.
+        bar: counts views.
 
     Yields:
         The videos in the order given.
     """
-    clips = 2 * run.size // (3 if transform.crops == 3 else 1)
-    found: queue.Queue[Scored | list[_View] | _Failed | BaseException | None] = queue.Queue(max(2, clips))
-    given_up = threading.Event()
+    views_of_clip = 3 if transform.crops == 3 else 1
+    # What decoders hand over: the views of a clip; a video, behind its last views; a failure; None when a thread ends.
+    found: queue.Queue[list[_View] | Scored | _Failed | BaseException | None]
+    found = queue.Queue(max(2, 2 * run.size // views_of_clip))
+    stopped = threading.Event()
     source, lock = enumerate(videos), threading.Lock()
     fetching: set[threading.Thread] = set()  # wait for the caller's iterator, which may never answer
 
     def put(item: Any) -> None:
-        while not given_up.is_set():
+        while not stopped.is_set():
             with contextlib.suppress(queue.Full):
                 return found.put(item, timeout=_POLL)
-        raise _GivenUpError
+        raise _StoppedError
 
     def fetch() -> tuple[int, VideoInput] | None:
         fetching.add(threading.current_thread())
         try:
             with lock:
-                following = None if given_up.is_set() else next(source, None)
+                following = None if stopped.is_set() else next(source, None)
         finally:
             fetching.discard(threading.current_thread())
-        if given_up.is_set():
-            raise _GivenUpError
+        if stopped.is_set():
+            raise _StoppedError
         return following
 
     def decode_all() -> None:
@@ -208,8 +184,9 @@ def score_videos(
                     transform.check_shape(reader.height, reader.width)
                     bad = (VideoDecodeError, OSError)  # others are no fault of the video's from here on
                     name = video_name(video)
-                    told = name if isinstance(video, (np.ndarray, Tensor, bytes, bytearray, memoryview)) else video
-                    scored = Scored(index, told, name, reader.duration, spans_of(reader))
+                    kept = name if isinstance(video, (np.ndarray, Tensor, bytes, bytearray, memoryview)) else video
+                    scored = Scored(index, kept, name, reader.duration, spans_of(reader))
+                    bar.expect(views_of_clip * len(scored.spans))
                     for clip in reader.clips_at(_Times(scored.spans), transform.resize):
                         put([_View(scored, view) for view in transform.views(clip)])
                 put(scored)
@@ -220,20 +197,20 @@ def score_videos(
     def decode() -> None:
         try:
             decode_all()
-        except _GivenUpError:
+        except _StoppedError:
             pass
         except BaseException as error:  # whatever it is belongs to the caller, who waits in another thread
-            with contextlib.suppress(_GivenUpError):
+            with contextlib.suppress(_StoppedError):
                 put(error)
 
     threads = [threading.Thread(target=decode, name=f"slowfast-zoo decoder {n}", daemon=True) for n in range(workers)]
     for thread in threads:
         thread.start()
     try:
-        yield from _in_order(_scored(found, workers, score, run, on_views), on_error)
+        yield from _restore_order(_score_batches(found, workers, score, run, bar), on_error)
     finally:
-        given_up.set()
-        end = time.monotonic() + _FAREWELL
+        stopped.set()
+        end = time.monotonic() + _JOIN_TIME
         for thread in threads:
             thread.join(_POLL)
             while thread.is_alive() and thread not in fetching and time.monotonic() < end:
@@ -256,30 +233,36 @@ class _Times(Sequence[Sequence[float]]):
         return (span.times for span in self._spans)
 
 
-class _GivenUpError(Exception):
-    """Nobody wants the rest."""
+class _StoppedError(Exception):
+    """Ends a decoder whose caller has stopped iterating."""
 
 
-def _scored(
+def _score_batches(
     found: queue.Queue[Any],
     workers: int,
     score: Callable[[Tensor], Tensor],
     run: BatchRunner,
-    on_views: Callable[[int], None] | None,
+    bar: ProgressBar,
 ) -> Iterator[Scored | _Failed]:
-    """Videos and failures as they come, each video when the last of its clips has been through the network."""
+    """Videos and failures as they come, each video when the last of its clips has been through the network.
+
+    Views wait until they fill a batch, whichever videos they are of. Once a video's last views wait, though, they are
+    held back for a moment only: the next video may be slow to come, or never come at all.
+    """
     waiting: list[_View] = []  # at most a batch, unless a clip has more views than that
-    decoded: list[Scored] = []  # videos whose last views are among those
+    decoded: list[Scored] = []  # videos whose last views are waiting
+
+    def done() -> Iterator[Scored]:
+        while decoded and not any(view.scored is decoded[0] for view in waiting):
+            yield decoded.pop(0)
 
     def flush(count: int) -> Iterator[Scored]:
         """The first ``count`` views go through the network."""
         batch, waiting[:count] = waiting[:count], []
         for view, row in zip(batch, run(score, torch.stack([view.pixels for view in batch])), strict=True):
             view.scored.rows.append(row)
-        if on_views is not None:
-            on_views(len(batch))
-        while decoded and not any(view.scored is decoded[0] for view in waiting):
-            yield decoded.pop(0)
+        bar.advance(len(batch))
+        yield from done()
 
     while workers:
         try:
@@ -295,8 +278,7 @@ def _scored(
             yield item
         elif isinstance(item, Scored):
             decoded.append(item)
-            while decoded and not any(view.scored is decoded[0] for view in waiting):
-                yield decoded.pop(0)
+            yield from done()
         else:
             if waiting and waiting[0].pixels.shape != item[0].pixels.shape:
                 yield from flush(len(waiting))
@@ -307,13 +289,13 @@ def _scored(
         yield from flush(len(waiting))
 
 
-def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> Iterator[Scored]:
-    """The videos in the order of their indices; failures told, or raised, in that order too."""
+def _restore_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> Iterator[Scored]:
+    """The videos in the order of their indices; failures go to ``on_error``, or are raised, in that order too."""
     early: dict[int, Scored | _Failed] = {}
     wanted = 0
     for item in items:
         if isinstance(item, Scored) and not bool(torch.stack(item.rows).isfinite().all()):
-            item = _Failed(item.index, item.video, not_finite(item.name))
+            item = _Failed(item.index, item.video, not_finite_error(item.name))
         early[item.index] = item
         while wanted in early:
             ready = early.pop(wanted)
@@ -327,11 +309,11 @@ def _in_order(items: Iterator[Scored | _Failed], on_error: OnError | None) -> It
 
 
 class NotFiniteError(ValueError):
-    """Scores, or features, that say nothing."""
+    """Scores or features that are not finite."""
 
 
-def not_finite(name: str) -> NotFiniteError:
-    """The error for them, in words."""
+def not_finite_error(name: str) -> NotFiniteError:
+    """The error for a video or stream whose scores are not finite."""
     return NotFiniteError(
         f"{name}: the network's scores are not finite numbers: try dtype=torch.float32, or other weights"
     )

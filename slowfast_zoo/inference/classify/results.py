@@ -227,17 +227,24 @@ class Features(NamedTuple):
 
 def describe_views(prediction: Prediction) -> str:
     """In words, how many views were averaged."""
-    clips, crops = len(prediction.clips), prediction.crops
+    return count_views(len(prediction.clips), prediction.crops)
+
+
+def count_views(clips: int, crops: int | str) -> str:
+    """In words, how many views there are with these clips of a video, and crops of a clip."""
     seen = "full frame" if isinstance(crops, str) else f"{crops} crop{'s' if crops > 1 else ''}"
     return f"{clips} clip{'s' if clips > 1 else ''} x {seen}"
 
 
+def short_notes(spans: Iterable[ClipSpan], what: str) -> list[str]:
+    """A sentence if the video is shorter than a clip or window."""
+    short = next((span for span in spans if span.short), None)
+    if short is None:
+        return []
+    how = "it was repeated from its start" if short.looped else "its last frame was repeated"
+    return [f"the video is shorter than a {what}, {how}"]
+
+
 def _notes(clips: Iterable[ClipPrediction], labels_known: bool, what: str) -> list[str]:
-    notes = []
-    short = next((clip.span for clip in clips if clip.span.short), None)
-    if short is not None:
-        how = "it was repeated from its start" if short.looped else "its last frame was repeated"
-        notes.append(f"the video is shorter than a {what}, {how}")
-    if not labels_known:
-        notes.append("this model comes without class names, classes are given by their index")
-    return notes
+    unknown = [] if labels_known else ["this model comes without class names, classes are given by their index"]
+    return [*short_notes((clip.span for clip in clips), what), *unknown]

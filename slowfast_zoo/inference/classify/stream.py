@@ -21,21 +21,21 @@ _ROUNDING = 1e-6  # seconds
 _LIVE = ("rtsp://", "rtsps://", "rtmp://", "rtp://", "udp://", "tcp://", "srt://", "/dev/video")
 
 
-def timed_frames(
+def open_frames(
     source: Any, fps: float | None, live: bool | None
 ) -> tuple[Iterator[tuple[float, Tensor]], Callable[[], float] | None]:
-    """Frames with their times from whatever gives frames, and what :func:`windows` takes as ``skip``.
+    """Frames with their times from whatever gives frames, and what :func:`cut_windows` takes as ``skip``.
 
     Args:
         source: a video, a camera or stream URL, a :class:`LiveReader`, or an iterable of uint8 RGB frames (H, W, 3) or
             of pairs (seconds, frame).
-        fps: frame rate of an iterable of frames without times, and of a folder of images.
+        fps: frame rate, above 0, of an iterable of frames without times, and of a folder of images.
         live: whether the source goes on while the network computes; None decides by the source.
 
     Raises:
         TypeError: not a source of frames.
-        ValueError: ``fps`` is not above 0. While iterating over an iterable: frames without times and no ``fps``, times
-            that do not increase, or frames of another shape, type or size.
+        ValueError: while iterating over an iterable: frames without times and no ``fps``, times that do not increase,
+            or frames of another shape, type or size.
     """
     if isinstance(source, LiveReader):
         return iter(source), None if live is False else source.newest
@@ -48,20 +48,18 @@ def timed_frames(
                 f'live=True takes the URL of a stream, a camera such as "/dev/video0", or a LiveReader, not {given}'
             )
         reader = LiveReader(text, format="v4l2" if text.startswith("/dev/video") else None)
-        return _closing(reader), reader.newest
+        return _frames_of(reader), reader.newest
     if _is_video(source):
-        return _closing(open_video(source, fps=fps)), None
+        return _frames_of(open_video(source, fps=fps)), None
     if not isinstance(source, Iterable):
         raise TypeError(
             'expected a video, the URL of a stream, a camera such as "/dev/video0", a LiveReader, or an iterable of '
             f"frames, got {source!r}"
         )
-    if fps is not None and not 0 < fps < math.inf:
-        raise ValueError(f"fps must be a positive number, got {fps}")
-    return _with_times(source, fps), None
+    return _stamp_frames(source, fps), None
 
 
-def windows(
+def cut_windows(
     frames: Iterator[tuple[float, Tensor]],
     prepare: Callable[[Tensor], Tensor],
     *,
@@ -118,6 +116,10 @@ def windows(
             held.popleft()
         return ClipSpan(start, start + window, times, short=False), torch.stack(shown)
 
+    # held has (second, prepared frame) in the order of time, newest the last frame as it came: which windows show that
+    # one is known only when the frame after it is there, and ends its time on the screen. number is the next window's,
+    # which begins at number * stride. Times are compared with a tolerance: sums of frame times and of strides are
+    # rounded differently.
     for stamp, frame in frames:
         if origin is None:
             origin = stamp
@@ -156,19 +158,19 @@ def windows(
         yield replace(span, end=end, short=True), clip
 
 
-def _closing(source: Any) -> Generator[tuple[float, Tensor], None, None]:
-    """The frames of something that has to be closed."""
+def _frames_of(source: Any) -> Generator[tuple[float, Tensor], None, None]:
+    """The frames of a source that is closed behind the last one."""
     with source:
         yield from source if isinstance(source, LiveReader) else source.frames()
 
 
 def _is_video(source: Any) -> bool:
     known = (str, bytes, bytearray, memoryview, np.ndarray, Tensor, os.PathLike, Segment)
-    # Cameras of other libraries read, too, but are no files.
+    # Cameras of other libraries have a method read, too, but cannot be searched.
     return isinstance(source, known) or (hasattr(source, "read") and hasattr(source, "seekable"))
 
 
-def _with_times(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[float, Tensor]]:
+def _stamp_frames(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[float, Tensor]]:
     before, size = -math.inf, None
     for index, item in enumerate(frames):
         if isinstance(item, (tuple, list)) and len(item) == 2:
@@ -180,7 +182,7 @@ def _with_times(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[floa
         if not before < stamp < math.inf:
             after = f", after {before} s" if index else ""
             raise ValueError(f"times must be finite and increase, but frame {index} is at {stamp} s{after}")
-        pixels = _as_frame(frame)
+        pixels = _check_frame(frame)
         size = size or pixels.shape[1:]
         if pixels.shape[1:] != size:
             (height, width), (h, w) = size, pixels.shape[1:]
@@ -189,10 +191,10 @@ def _with_times(frames: Iterable[Any], fps: float | None) -> Iterator[tuple[floa
         yield stamp, pixels
 
 
-def _as_frame(frame: Any) -> Tensor:
+def _check_frame(frame: Any) -> Tensor:
     """uint8 (3, H, W) from uint8 RGB (H, W, 3)."""
     pixels = torch.from_numpy(np.ascontiguousarray(frame)) if isinstance(frame, np.ndarray) else frame
     if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
         kind = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(frame).__name__
         raise ValueError(f"expected uint8 RGB frames (H, W, 3), got {kind}")
-    return pixels.permute(2, 0, 1).clone()  # who gives frames may write the next one into the same memory
+    return pixels.permute(2, 0, 1).clone()  # a copy: the caller may write the next frame into the same memory

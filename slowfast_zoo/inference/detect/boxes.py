@@ -1,8 +1,7 @@
-"""Boxes that somebody else found: from arrays, JSON and AVA's CSV, checked."""
+"""Boxes that the user gives: arrays, JSON and AVA's CSV, read and checked."""
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import math
@@ -14,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slowfast_zoo.inference.evaluation.ava import read_lines
+
 GivenBoxes = Mapping[float, Any]  # seconds -> (N, 4) or (N, 5)
 
 _NAMED = 8  # videos in a message
 _DETECTED = 8  # columns of a file of boxes with confidences
 
 
-def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool = True) -> Tensor:
+def check_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool = True) -> Tensor:
     """Boxes as float32 (N, 5): pixels x1, y1, x2, y2 inside the frame, and a confidence, 1 unless given.
 
     Args:
@@ -44,6 +45,8 @@ def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool 
         raise ValueError(
             f"{what} must be (N, 4), pixels x1, y1, x2, y2, or (N, 5) with a confidence, not {tuple(boxes.shape)}"
         )
+    from torchvision.ops import clip_boxes_to_image
+
     finite = torch.isfinite(boxes).all(dim=1)
     if strict and not bool(finite.all()):
         raise ValueError(f"{what} hold values that are not finite")
@@ -51,8 +54,7 @@ def checked_boxes(given: Any, size: tuple[int, int], what: str, *, strict: bool 
     if boxes.shape[1] == 4:
         boxes = torch.cat([boxes, torch.ones(len(boxes), 1)], dim=1)
     width, height = size
-    limits = torch.tensor([width, height, width, height])
-    inside = torch.cat([boxes[:, :4].clamp(min=0).minimum(limits), boxes[:, 4:]], dim=1)
+    inside = torch.cat([clip_boxes_to_image(boxes[:, :4], (height, width)), boxes[:, 4:]], dim=1)
     empty = (inside[:, 2] <= inside[:, 0]) | (inside[:, 3] <= inside[:, 1])
     if strict and bool(empty.any()):
         raise ValueError(
@@ -89,7 +91,7 @@ def read_boxes(path: str | os.PathLike[str], video: str, size: tuple[int, int]) 
     return _from_csv(file, Path(video).stem, size)
 
 
-def by_second(boxes: Mapping[Any, Any]) -> dict[float, Any]:
+def sort_by_second(boxes: Mapping[Any, Any]) -> dict[float, Any]:
     """What is given for each second, in the order of time.
 
     Raises:
@@ -111,7 +113,7 @@ def by_second(boxes: Mapping[Any, Any]) -> dict[float, Any]:
 
 def _from_json(file: Path) -> dict[float, Tensor]:
     try:
-        content = by_second(json.loads(file.read_text(encoding="utf-8")))
+        content = sort_by_second(json.loads(file.read_text(encoding="utf-8")))
         return {second: _table(rows) for second, rows in content.items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         wanted = '{"seconds": [[x1, y1, x2, y2], ...], ...}'
@@ -125,22 +127,19 @@ def _table(rows: Any) -> Tensor:
 def _from_csv(file: Path, video: str, size: tuple[int, int]) -> dict[float, Tensor]:
     found: dict[float, dict[tuple[float, ...], float]] = {}
     others: dict[str, None] = {}
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines)
+    for number, row in read_lines(file):
+        others[row[0]] = None
+        if row[0] != video:
+            continue
         try:
-            for row in reader:
-                if not row:
-                    continue
-                others[row[0]] = None
-                if row[0] == video:
-                    boxes = found.setdefault(float(row[1]), {})
-                    if any(row[2:]):  # otherwise a key frame without people
-                        x1, y1, x2, y2 = map(float, row[2:6])
-                        sure = float(row[7]) if len(row) == _DETECTED and not row[6] else 1.0
-                        boxes[x1, y1, x2, y2] = max(sure, boxes.get((x1, y1, x2, y2), 0.0))
-        except (ValueError, IndexError, csv.Error) as error:
+            boxes = found.setdefault(float(row[1]), {})
+            if any(row[2:]):  # otherwise a key frame without people
+                x1, y1, x2, y2 = map(float, row[2:6])
+                sure = float(row[7]) if len(row) == _DETECTED and not row[6] else 1.0
+                boxes[x1, y1, x2, y2] = max(sure, boxes.get((x1, y1, x2, y2), 0.0))
+        except (ValueError, IndexError) as error:
             wanted = "video,second,x1,y1,x2,y2 with boxes from 0 to 1"
-            raise ValueError(f"{file}, line {reader.line_num}: expected {wanted}, got {','.join(row)!r}") from error
+            raise ValueError(f"{file}, line {number}: expected {wanted}, got {','.join(row)!r}") from error
     if not found:
         names = list(others)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slowfast_zoo.factory import create_transform
-from slowfast_zoo.inference.classify.pipeline import ViewBar
-from slowfast_zoo.inference.prepare import loaded, made_ready, model_name, named_classes
-from slowfast_zoo.utils.checks import needs_count
+from slowfast_zoo.inference.prepare import load_network, prepare_network
+from slowfast_zoo.utils.checks import is_positive, needs_count
+from slowfast_zoo.utils.progress import ProgressBar
 from slowfast_zoo.video import ClipSpan, VideoInput, VideoSource, keyframe_clips, load_labels, open_video, video_name
 
-from .boxes import GivenBoxes, by_second, checked_boxes, read_boxes
+from .boxes import GivenBoxes, check_boxes, read_boxes, sort_by_second
 from .person_detector import PersonDetector, TorchvisionPersons
 
 WHOLE_FRAME = "full"
@@ -194,7 +193,7 @@ class ActionDetector:
         pretrained: bool = True,
         optimize: bool | None = None,
     ) -> None:
-        model = loaded(model_or_name, pretrained)
+        model = load_network(model_or_name, pretrained)
         if model.config.roi is None:
             raise ValueError("the network classifies clips and takes no boxes: use VideoClassifier, or a *_det network")
         if model.num_classes < 1:
@@ -205,18 +204,16 @@ class ActionDetector:
             raise ValueError(f"person_threshold lies between 0 and 1, got {person_threshold}")
         if batch_size is not None:
             needs_count(batch_size, "batch_size")
-        self.model = made_ready(model_or_name, model, device, dtype, optimize)
-        self.device = next(self.model.parameters()).device
+        prepared = prepare_network(model, isinstance(model_or_name, str), device, dtype, optimize, labels)
+        self.model, self.device, self.name = prepared.network, prepared.device, prepared.name
+        self.transform = replace(prepared.transform, crops=WHOLE_FRAME)
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 4)
         self.person_detector: PersonDetector = person_detector or TorchvisionPersons(self.device)
         self.person_threshold = person_threshold
-        self.name = model_name(model)
-        self.transform = replace(create_transform(model), crops=WHOLE_FRAME)
-        all_labels, self.labels_known = named_classes(model, labels)
         # AVA's column i is action i + 1, but where column 0 is the background.
-        first = 1 if all_labels[0] == BACKGROUND else 0
+        first = 1 if prepared.labels[0] == BACKGROUND else 0
         self._columns = slice(first, None)
-        self.labels = all_labels[first:]
+        self.labels, self.labels_known = prepared.labels[first:], prepared.labels_known
         # Networks for some of AVA's actions have AVA's numbers all the same.
         ava = {name: number for number, name in enumerate(load_labels("ava"), 1)}
         self.action_ids = tuple(ava.get(name, number) for number, name in enumerate(self.labels, 1))
@@ -264,11 +261,11 @@ class ActionDetector:
         sides = (self.transform.scale,) if scales is None else tuple(scales)
         if not sides or any(isinstance(side, bool) or not isinstance(side, int) or side < 32 for side in sides):
             raise ValueError(f"scales are shorter sides in pixels, each at least 32, got {scales!r}")
-        if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every < math.inf:
+        if not is_positive(every):
             raise ValueError(f"every must be a positive number of seconds, got {every!r}")
         config = self.model.config
         with open_video(video, fps=fps) as source:
-            looked_at = self._boxes(source, boxes, every, progress)
+            looked_at = self._find_boxes(source, boxes, every, progress)
             spans = keyframe_clips(
                 source.duration,
                 list(looked_at),
@@ -276,10 +273,8 @@ class ActionDetector:
                 clip_stride=config.clip_stride,
             )
             filled = [(span, found) for span, found in zip(spans, looked_at.values(), strict=True) if len(found)]
-            bar = ViewBar(progress)
-            with bar:
-                bar.expect(len(filled) * len(sides))
-                passes = [self._pass(source, filled, side, flip, bar) for side in sides]
+            with ProgressBar("views", len(filled) * len(sides), show=progress, delay=2) as bar:
+                passes = [self._score_boxes(source, filled, side, flip, bar) for side in sides]
             scores = iter([torch.stack(of_one).mean(0) for of_one in zip(*passes, strict=True)])
             none = torch.zeros(0, len(self.labels))
             key_frames = tuple(
@@ -305,13 +300,13 @@ class ActionDetector:
                 every=float(every),
             )
 
-    def _boxes(self, source: VideoSource, boxes: Any, every: float, progress: bool) -> dict[float, Tensor]:
+    def _find_boxes(self, source: VideoSource, boxes: Any, every: float, progress: bool) -> dict[float, Tensor]:
         """For each key frame, in the order of time, boxes with confidence (N, 5), inside the frame."""
         size = source.width, source.height
         if isinstance(boxes, (str, os.PathLike)) and boxes != WHOLE_FRAME:
             boxes = read_boxes(boxes, source.name, size)
         if isinstance(boxes, Mapping):
-            found = {time: checked_boxes(b, size, f"boxes at {time:g} s") for time, b in by_second(boxes).items()}
+            found = {time: check_boxes(b, size, f"boxes at {time:g} s") for time, b in sort_by_second(boxes).items()}
             return {time: given[given[:, 4] >= self.person_threshold] for time, given in found.items()}
         times = [every * number for number in range(1, math.ceil(source.duration / every))]
         times = times or [source.duration / 2]
@@ -324,19 +319,22 @@ class ActionDetector:
             whole = torch.tensor([[0.0, 0.0, *size, 1.0]])
             return dict.fromkeys(times, whole)
         found = {}
-        bar = ViewBar(progress)
-        with bar:
-            bar.expect(len(times))
+        with ProgressBar("frames", len(times), show=progress, delay=2) as bar:
             for time, frame in zip(times, source.clips_at([[time] for time in times]), strict=True):
                 given = self.person_detector(frame[0])
-                people = checked_boxes(given, size, "the person detector's boxes", strict=False)
+                people = check_boxes(given, size, "the person detector's boxes", strict=False)
                 found[time] = people[people[:, 4] >= self.person_threshold]
-                bar.advance(1)
+                bar.advance()
         return found
 
     @torch.inference_mode()
-    def _pass(
-        self, source: VideoSource, key_frames: Sequence[tuple[ClipSpan, Tensor]], side: int, flip: bool, bar: ViewBar
+    def _score_boxes(
+        self,
+        source: VideoSource,
+        key_frames: Sequence[tuple[ClipSpan, Tensor]],
+        side: int,
+        flip: bool,
+        bar: ProgressBar,
     ) -> list[Tensor]:
         """For each key frame the scores of its boxes (N, classes), at one scale."""
         transform = replace(self.transform, scale=side, crop=min(side, self.transform.crop))

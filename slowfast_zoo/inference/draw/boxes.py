@@ -1,4 +1,4 @@
-"""A video with boxes drawn into it, and beside each box what happens there."""
+"""A video with boxes drawn into it, and next to each box what happens there."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from slowfast_zoo.utils.checks import needs_count
 from slowfast_zoo.video import VideoInput
 
-from .captions import DIMMED, WHITE, Draw, render_frames
-from .style import colours_of, fitted, load_font
+from .captions import WHITE, Draw, drawing_into, render_frames
+from .style import colours_of, fit, load_font
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference.detect.detector import Detections
@@ -46,7 +46,7 @@ def render_detections(
     threshold: float = 0.3,
     progress: bool = False,
 ) -> None:
-    """Write a video again, with a box around each actor and its best actions with their scores on a plate beside it.
+    """Write a video again, with a box around each actor and next to it a plate with its best actions and their scores.
 
     A moment shows the boxes and actions of the nearest key frame, up to half of ``detections.every`` away. Between key
     frames no further apart than that, boxes that overlap most with one another (IoU of at least 0.1) move evenly from
@@ -97,7 +97,7 @@ class _Scene:
     """Who is where and does what, at any moment of a video of frames of some size."""
 
     def __init__(self, detections: Detections, height: int, width: int, top_k: int, threshold: float) -> None:
-        scale = torch.tensor([_scale(width, detections.width), _scale(height, detections.height)] * 2)
+        scale = torch.tensor([_scale_between(width, detections.width), _scale_between(height, detections.height)] * 2)
         self._reach = detections.every / 2 + _TOLERANCE
         self._times = [key_frame.time for key_frame in detections]
         self._borders = [(before + after) / 2 for before, after in pairwise(self._times)]
@@ -111,7 +111,7 @@ class _Scene:
         self._tracks = [[next(number) for _ in boxes] for boxes in self._boxes]
         for this in range(len(self._borders)):
             if self._times[this + 1] - self._times[this] <= 2 * self._reach:
-                for mine, its in _matches(self._boxes[this], self._boxes[this + 1]):
+                for mine, its in _match(self._boxes[this], self._boxes[this + 1]):
                     self._ahead[this][mine] = self._boxes[this + 1][its]
                     self._behind[this + 1][its] = self._boxes[this][mine]
                     self._tracks[this + 1][its] = self._tracks[this][mine]
@@ -138,19 +138,18 @@ class _Scene:
         return [label for labels in (first, others) for label, _ in labels.most_common()]
 
 
-def _scale(new: int, old: int) -> float:
-    """Of a copy of another size; not of one that merely lost a row or column of pixels."""
+def _scale_between(new: int, old: int) -> float:
+    """From the pixels of a video to those of a copy of it; 1 if that merely lost a row or column of them."""
     return 1.0 if abs(new - old) < 2 else new / old
 
 
-def _matches(before: Tensor, after: Tensor) -> list[tuple[int, int]]:
-    """Pairs of boxes, of those (N, 4) and those (M, 4), that overlap most with one another."""
+def _match(before: Tensor, after: Tensor) -> list[tuple[int, int]]:
+    """Indices of boxes (N, 4) and boxes (M, 4) of which each overlaps most with the other."""
+    from torchvision.ops import box_iou
+
     if not len(before) or not len(after):
         return []
-    sides = torch.minimum(before[:, None, 2:], after[:, 2:]) - torch.maximum(before[:, None, :2], after[:, :2])
-    common = sides.clamp(min=0).prod(-1)
-    area, other = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (before, after))
-    overlap = common / (area[:, None] + other - common)
+    overlap = box_iou(before, after)
     back = overlap.argmax(0).tolist()
     pairs = enumerate(overlap.argmax(1).tolist())
     return [(mine, its) for mine, its in pairs if back[its] == mine and overlap[mine, its] >= _SAME]
@@ -160,8 +159,10 @@ class _Overlay:
     """Boxes and plates in frames of one size, one after the other."""
 
     def __init__(self, scene: _Scene, height: int, width: int) -> None:
+        from PIL.ImageColor import getrgb
+
         self._scene, self._height, self._width = scene, height, width
-        self._colours = {label: _rgb(colour) for label, colour in colours_of(scene.labels()).items()}
+        self._colours = {label: getrgb(colour)[:3] for label, colour in colours_of(scene.labels()).items()}
         short = min(height, width)
         size = max(_LEGIBLE, round(5 + 0.02 * short))
         self._font = load_font(size)
@@ -174,25 +175,25 @@ class _Overlay:
         """Into a frame (H, W, 3), in place."""
         actors = self._scene.at(time)
         for actor in actors:
-            self._outline(pixels, actor)
+            self._draw_outline(pixels, actor)
         taken: list[_Box] = []
-        for actor, actions in zip(actors, self._shown(actors), strict=True):
+        for actor, actions in zip(actors, self._choose_actions(actors), strict=True):
             if actions:
                 others = [other.box for other in actors if other is not actor]
-                taken.append(self._place(actor, self._size(actions), others, taken))
-                self._plate(pixels, taken[-1], actions)
+                taken.append(self._choose_place(actor, self._plate_size(actions), others, taken))
+                self._draw_plate(pixels, taken[-1], actions)
 
-    def _shown(self, actors: Sequence[_Actor]) -> list[_Actions]:
-        """Of each actor's actions as many that plates leave most of the frame free, but at least one."""
+    def _choose_actions(self, actors: Sequence[_Actor]) -> list[_Actions]:
+        """For each actor its best actions, only so many that plates leave most of the frame free, but at least one."""
         rows = max((len(actor.actions) for actor in actors), default=0)
-        while True:
-            shown = [actor.actions[:rows] for actor in actors]
-            covered = sum(math.prod(self._size(actions)) for actions in shown if actions)
-            if rows <= 1 or covered <= _COVERED * self._height * self._width:
+        room = _COVERED * self._height * self._width
+        for most in range(rows, 1, -1):
+            shown = [actor.actions[:most] for actor in actors]
+            if sum(math.prod(self._plate_size(actions)) for actions in shown if actions) <= room:
                 return shown
-            rows -= 1
+        return [actor.actions[:1] for actor in actors]
 
-    def _outline(self, pixels: NDArray[np.uint8], actor: _Actor) -> None:
+    def _draw_outline(self, pixels: NDArray[np.uint8], actor: _Actor) -> None:
         x1, y1, x2, y2 = (round(value) for value in actor.box)
         colour = self._colours[actor.actions[0][0]] if actor.actions else _NOTHING
         # A dark seam around it sets the line off from any picture.
@@ -206,14 +207,19 @@ class _Overlay:
             ):
                 pixels[rows, columns] = paint
 
-    def _size(self, actions: _Actions) -> tuple[int, int]:
+    def _plate_size(self, actions: _Actions) -> tuple[int, int]:
         """Width and height of a plate."""
         longest = max(self._font.getlength(label) for label, _ in actions)
         wide = round(longest) + self._score + 4 * self._edge
         return min(wide, self._width), min(len(actions) * self._row, self._height)
 
-    def _place(self, actor: _Actor, size: tuple[int, int], boxes: Sequence[_Box], taken: Sequence[_Box]) -> _Box:
-        """Where a plate hides least: above or below the box, beside or in it; as before, unless much worse now."""
+    def _choose_place(self, actor: _Actor, size: tuple[int, int], boxes: Sequence[_Box], taken: Sequence[_Box]) -> _Box:
+        """Where a plate hides least: above or below the box, next to it or in it; as before, unless much worse now.
+
+        Each candidate is moved into the frame, and costs the parts of it that lie over other plates (most), other boxes
+        and its own box, and its distance from the box. The side that the actor's plate had in the last frame costs
+        less, so that plates do not jump to and fro.
+        """
         (x1, y1, x2, y2), (wide, high) = actor.box, size
         across = (x1, x2 - wide)
         corners = [(x, y) for y in (y1 - high, y2) for x in across]
@@ -225,8 +231,8 @@ class _Overlay:
             left = round(min(max(x, 0), self._width - wide))
             top = round(min(max(y, 0), self._height - high))
             place = (left, top, left + wide, top + high)
-            plates, others = (sum(_common(place, other) for other in hidden) for hidden in (taken, boxes))
-            cost = (12 * plates + 2 * others + _common(place, actor.box)) / (wide * high) + 3 * (plates > 0)
+            plates, others = (sum(_shared_area(place, other) for other in hidden) for hidden in (taken, boxes))
+            cost = (12 * plates + 2 * others + _shared_area(place, actor.box)) / (wide * high) + 3 * (plates > 0)
             cost += max(y1 - place[3], top - y2, x1 - place[2], left - x2, 0) / high  # away from the box
             cost += 0.01 * side - 0.3 * (side == self._sides.get(actor.track))
             if cost < least:
@@ -234,31 +240,21 @@ class _Overlay:
         self._sides[actor.track] = chosen
         return best
 
-    def _plate(self, pixels: NDArray[np.uint8], place: _Box, actions: _Actions) -> None:
-        from PIL import Image, ImageDraw
-
+    def _draw_plate(self, pixels: NDArray[np.uint8], place: _Box, actions: _Actions) -> None:
         left, top, right, bottom = (int(value) for value in place)
-        under = pixels[top:bottom, left:right]
-        image = Image.fromarray((under * DIMMED).astype(np.uint8))
-        draw = ImageDraw.Draw(image)
-        for row, (label, score) in enumerate(actions):
-            upper, wide = row * self._row, right - left
-            colour = tuple(round(_FILLED * value) for value in self._colours[label])
-            if (filled := round(score * wide)) > 0:
-                draw.rectangle((0, upper, filled - 1, upper + self._row - 2), colour)
-            middle = upper + (self._row - 1) / 2
-            text = fitted(label, self._font, wide - self._score - 3 * self._edge)
-            draw.text((self._edge, middle), text, WHITE, self._font, anchor="lm")
-            draw.text((wide - self._edge, middle), f"{100 * score:.0f} %", WHITE, self._font, anchor="rm")
-        under[:] = np.asarray(image)
+        wide = right - left
+        with drawing_into(pixels[top:bottom, left:right]) as draw:
+            for row, (label, score) in enumerate(actions):
+                upper = row * self._row
+                colour = tuple(round(_FILLED * value) for value in self._colours[label])
+                if (filled := round(score * wide)) > 0:
+                    draw.rectangle((0, upper, filled - 1, upper + self._row - 2), colour)
+                middle = upper + (self._row - 1) / 2
+                text = fit(label, self._font, wide - self._score - 3 * self._edge)
+                draw.text((self._edge, middle), text, WHITE, self._font, anchor="lm")
+                draw.text((wide - self._edge, middle), f"{100 * score:.0f} %", WHITE, self._font, anchor="rm")
 
 
-def _common(a: _Box, b: _Box) -> float:
+def _shared_area(a: _Box, b: _Box) -> float:
     """Area that two boxes share."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    """Of ``"#rrggbb"``."""
-    red, green, blue = bytes.fromhex(colour[1:])
-    return red, green, blue

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,18 @@ from numpy.typing import NDArray
 
 from slowfast_zoo.inference.classify.results import ClipPrediction, Timeline
 from slowfast_zoo.utils.files import keep_inputs
+from slowfast_zoo.utils.progress import ProgressBar
 from slowfast_zoo.video import VideoInput
 from slowfast_zoo.video.encode import VideoWriter, check_video_path
 
-from .style import clock, colours_of, fitted, load_font, open_again
+from .style import clock, colours_of, fit, load_font, open_again
 
 if TYPE_CHECKING:
-    pass
+    from PIL import ImageDraw
 
 Draw = Callable[[NDArray[np.uint8], float], None]  # into a frame (H, W, 3), in place, at a second
 
-DIMMED = 0.35  # what lies under letters lets through of the picture
+_DIMMED = 0.35  # what lies under letters lets through of the picture
 WHITE, PALE = (255, 255, 255), (205, 205, 205)
 _TRACK = (95, 95, 95)
 _LEGIBLE = 11  # pixels of the smallest letters
@@ -91,12 +93,7 @@ def render_frames(
     with open_again(result, video) as source:
         height, width = source.height - source.height % 2, source.width - source.width % 2
         draw = drawing(height, width)
-        frames = source.frames()
-        if progress:
-            from tqdm import tqdm
-
-            total = round(source.duration * source.fps)
-            frames = iter(tqdm(frames, total=total, unit="frame", delay=2, leave=False, disable=None))
+        bar = ProgressBar("frames", round(source.duration * source.fps), show=progress, delay=2)
         shown = -1.0
         settings: dict[str, Any] = {
             "crf": _QUALITY,
@@ -105,12 +102,23 @@ def render_frames(
             "duration": source.duration,
             "say_colours": True,
         }
-        with VideoWriter(target, min(max(source.fps, 1.0), 1000.0), **settings) as writer:
-            for time, frame in frames:
+        with VideoWriter(target, min(max(source.fps, 1.0), 1000.0), **settings) as writer, bar:
+            for time, frame in source.frames():
                 pixels = np.array(frame[:, :height, :width].permute(1, 2, 0).numpy())
                 draw(pixels, time)
                 shown = max(time, shown + _APART)  # damaged files show two frames at once
                 writer.add(pixels, shown)
+                bar.advance()
+
+
+@contextlib.contextmanager
+def drawing_into(pixels: NDArray[np.uint8]) -> Iterator[ImageDraw.ImageDraw]:
+    """Darken a part (h, w, 3) of a frame, and draw into it, in place."""
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray((pixels * _DIMMED).astype(np.uint8))
+    yield ImageDraw.Draw(image)
+    pixels[:] = np.asarray(image)
 
 
 def check_render_path(path: str | os.PathLike[str]) -> Path:
@@ -149,24 +157,18 @@ class _Caption:
 
     def write(self, pixels: NDArray[np.uint8], time: float) -> None:
         """Into a frame (H, W, 3), in place."""
-        from PIL import Image, ImageDraw
-
         window = self.at(time)
-        lower = pixels[-self._tall :]
-        image = Image.fromarray((lower * DIMMED).astype(np.uint8))
-        draw = ImageDraw.Draw(image)
-        label = fitted(window.label, self._large, self._right - self._left)
-        draw.text((self._left, self._top), label, WHITE, self._large)
-        draw.text((self._right, self._second_row), self._clock(time), PALE, self._small, anchor="ra")
-        score = f"{100 * window.score:.0f} %"
-        draw.text((self._score_end, self._second_row), score, WHITE, self._small, anchor="ra")
-        size = self._small.size
+        label = fit(window.label, self._large, self._right - self._left)
+        size, long = self._small.size, self._bar_end - self._left
         upper, under = self._second_row + round(0.4 * size), self._second_row + round(0.85 * size)
-        long = self._bar_end - self._left
-        for end, colour in ((long, _TRACK), (round(window.score * long), self._colours[window.label])):
-            if end > 0:
-                draw.rectangle((self._left, upper, self._left + end, under), colour)
-        lower[:] = np.asarray(image)
+        with drawing_into(pixels[-self._tall :]) as draw:
+            draw.text((self._left, self._top), label, WHITE, self._large)
+            draw.text((self._right, self._second_row), self._clock(time), PALE, self._small, anchor="ra")
+            score = f"{100 * window.score:.0f} %"
+            draw.text((self._score_end, self._second_row), score, WHITE, self._small, anchor="ra")
+            for end, colour in ((long, _TRACK), (round(window.score * long), self._colours[window.label])):
+                if end > 0:
+                    draw.rectangle((self._left, upper, self._left + end, under), colour)
 
     def _clock(self, time: float) -> str:
         return f"{time:.1f} s" if self._duration < 120 else clock(math.floor(time), self._duration)

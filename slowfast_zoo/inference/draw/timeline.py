@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from functools import partial
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +12,9 @@ from torch import Tensor
 
 from slowfast_zoo.errors import in_line
 from slowfast_zoo.inference.classify.results import Timeline
-from slowfast_zoo.utils.files import whole_file
 from slowfast_zoo.video import VideoInput, VideoSource
 
-from .style import (
-    HEADING,
-    INK,
-    MARGIN,
-    PALE,
-    WIDTH,
-    check_plot_path,
-    clock,
-    colours_of,
-    cut,
-    open_again,
-    put_heading,
-    short_name,
-    thumbnail,
-)
+from . import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +23,7 @@ if TYPE_CHECKING:
 _NAMES = 2.0  # width of the column of names on the left, in inches, as all lengths here
 _LINE = 19  # characters of a name in a line
 _FRAME = 1.0  # height of a frame, about
+_PIXELS = 240  # height of a frame in the picture's data; drawn smaller
 _RIBBON = 0.30
 _LANE = 0.60
 _AIR = 0.16  # between lanes, and the other panels
@@ -63,17 +50,11 @@ def save_timeline_plot(timeline: Timeline, path: str | os.PathLike[str], video: 
         VideoDecodeError: the video can no longer be decoded.
         MissingDependencyError: matplotlib is not installed.
     """
-    target = check_plot_path(path)
-    from matplotlib.figure import Figure
-
-    figure = Figure(dpi=120, facecolor="white")
-    with open_again(timeline, video) as source:
+    with style.drawn_picture(path) as figure, style.open_again(timeline, video) as source:
         _draw(figure, timeline, source)
-    with whole_file(target) as temporary:
-        figure.savefig(temporary)
 
 
-def segments(timeline: Timeline) -> list[tuple[float, float, str]]:
+def best_segments(timeline: Timeline) -> list[tuple[float, float, str]]:
     """Which class is the best from when to when: (start, end, label), without gaps from the first frame to the last."""
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     borders = [0.0, *((before + after) / 2 for before, after in pairwise(middles)), timeline.duration]
@@ -82,7 +63,7 @@ def segments(timeline: Timeline) -> list[tuple[float, float, str]]:
     return [(spans[0][0], spans[-1][1], label) for label, spans in runs]
 
 
-def name_lines(name: str) -> list[str]:
+def wrap_name(name: str) -> list[str]:
     """A name in lines of the column on the left, two at most; words that are joined by "_" are words."""
     name = in_line(name)
     if len(name) <= _LINE:
@@ -94,44 +75,45 @@ def name_lines(name: str) -> list[str]:
 def _draw(figure: Figure, timeline: Timeline, source: VideoSource) -> None:
     """All panels, from top to bottom, into a figure that is given the height they need."""
     best = timeline.best()
-    pieces = segments(timeline)
-    colours = colours_of([label for _, label in best] + [label for _, _, label in pieces])
-    wide = WIDTH - 2 * MARGIN - _NAMES
+    pieces = best_segments(timeline)
+    colours = style.colours_of([label for _, label in best] + [label for _, _, label in pieces])
+    wide = style.WIDTH - 2 * style.MARGIN - _NAMES
     aspect = source.width / source.height
     count = min(max(round(wide / (_FRAME * aspect)), _FEWEST), _MOST)
     times = [timeline.duration * (index + 0.5) / count for index in range(count)]
-    frames = next(source.clips_at([times], thumbnail))
+    frames = next(source.clips_at([times], partial(style.at_height, height=_PIXELS)))
 
     strip_height = wide / count / aspect
-    height = HEADING + strip_height + _RIBBON + len(best) * (_AIR + _LANE) + 2 * _AIR + _AXIS
-    figure.set_size_inches(WIDTH, height)
+    height = style.HEADING + strip_height + _RIBBON + len(best) * (_AIR + _LANE) + 2 * _AIR + _AXIS
+    figure.set_size_inches(style.WIDTH, height)
 
     def panel(top: float, tall: float) -> Axes:
-        """Axes ``top`` inches below the heading, right of the names, on which the whole video is as long as they."""
-        left, bottom = (MARGIN + _NAMES) / WIDTH, 1 - (HEADING + top + tall) / height
-        axes: Axes = figure.add_axes((left, bottom, wide / WIDTH, tall / height))
+        """Axes ``top`` inches below the heading, right of the names, which are as long as the whole video."""
+        axes = style.add_panel(figure, style.MARGIN + _NAMES, style.HEADING + top, wide, tall)
         axes.set_xlim(0, timeline.duration)
         return axes
 
     window = timeline.windows[0]
-    length = clock(timeline.duration, timeline.duration) if timeline.duration >= 120 else f"{timeline.duration:.2f} s"
+    length = (
+        style.clock(timeline.duration, timeline.duration) if timeline.duration >= 120 else f"{timeline.duration:.2f} s"
+    )
     number = f"{len(timeline)} window{'s' if len(timeline) > 1 else ''} of {window.end - window.start:.2f} s"
     lines = ["   ".join((length, timeline.model, number)), *timeline.notes()]
-    put_heading(figure, height, cut(short_name(timeline)), lines)
-    _strip(panel(0, strip_height), frames, timeline.duration)
+    style.put_heading(figure, style.cut(style.file_name(timeline.video)), lines)
+    _draw_strip(panel(0, strip_height), frames, timeline.duration)
     top = strip_height + _AIR / 2
-    _ribbon(panel(top, _RIBBON), pieces, colours, timeline.duration / wide)
+    _draw_ribbon(panel(top, _RIBBON), pieces, colours, timeline.duration / wide)
     top += _RIBBON + _AIR
     highest = float(timeline.probabilities.max())
     scale = next(scale for scale in (0.1, 0.2, 0.5, 1.0) if highest <= scale or scale == 1.0)
     for row, (index, label) in enumerate(best):
         axes = panel(top + row * (_LANE + _AIR), _LANE)
-        _lane(axes, timeline, index, colours[label], scale)
-        _name(axes, label, f"up to {100 * float(timeline.probabilities[:, index].max()):.0f} %", colours[label])
-        _time_axis(axes, timeline.duration, numbered=row == len(best) - 1)
+        _draw_lane(axes, timeline, index, colours[label], scale)
+        _put_name(axes, label, f"up to {100 * float(timeline.probabilities[:, index].max()):.0f} %", colours[label])
+        _put_time_axis(axes, timeline.duration, numbered=row == len(best) - 1)
 
 
-def _strip(axes: Axes, frames: Tensor, duration: float) -> None:
+def _draw_strip(axes: Axes, frames: Tensor, duration: float) -> None:
     """Frames (T, 3, H, W), each over the part of the video that it stands for."""
     step = duration / len(frames)
     for index, frame in enumerate(frames):
@@ -142,7 +124,7 @@ def _strip(axes: Axes, frames: Tensor, duration: float) -> None:
     axes.set_axis_off()
 
 
-def _ribbon(
+def _draw_ribbon(
     axes: Axes, pieces: list[tuple[float, float, str]], colours: dict[str, str], seconds_per_inch: float
 ) -> None:
     """The best class at each moment, named where there is room."""
@@ -151,14 +133,14 @@ def _ribbon(
         axes.barh(0, end - start, left=start, height=1, color=colours[label], edgecolor="white", linewidth=edge)
         room = int((end - start) / seconds_per_inch / _CHARACTER) - 1
         if room >= min(len(label), 6):
-            style: dict[str, Any] = {"size": 8.5, "color": "white", "ha": "center", "va": "center_baseline"}
-            axes.text((start + end) / 2, 0, cut(label, room), parse_math=False, **style)
+            letters: dict[str, Any] = {"size": 8.5, "color": "white", "ha": "center", "va": "center_baseline"}
+            axes.text((start + end) / 2, 0, style.cut(label, room), parse_math=False, **letters)
     axes.set_ylim(-0.5, 0.5)
     axes.set_axis_off()
-    _name(axes, "best class", "at each moment", INK)
+    _put_name(axes, "best class", "at each moment", style.INK)
 
 
-def _lane(axes: Axes, timeline: Timeline, index: int, colour: str, scale: float) -> None:
+def _draw_lane(axes: Axes, timeline: Timeline, index: int, colour: str, scale: float) -> None:
     """The score of one class over time."""
     middles = ((timeline.starts + timeline.ends) / 2).tolist()
     scores = timeline.probabilities[:, index].tolist()
@@ -170,25 +152,21 @@ def _lane(axes: Axes, timeline: Timeline, index: int, colour: str, scale: float)
         axes.plot(middles, scores, "o", color=colour, markersize=3, clip_on=False)
     axes.set_ylim(0, scale)
     axes.set_yticks([scale], [f"{100 * scale:.0f} %"])
-    axes.tick_params(axis="y", labelsize=8, colors=PALE, length=0)
-    axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#cccccc")
+    axes.tick_params(axis="y", labelsize=8, colors=style.PALE, length=0)
+    style.tidy_axes(axes)
 
 
-def _name(axes: Axes, name: str, remark: str, colour: str) -> None:
+def _put_name(axes: Axes, name: str, remark: str, colour: str) -> None:
     """In the column on the left: what a panel shows."""
     x = -72 * _NAMES
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
     axes.annotate(
-        "\n".join(name_lines(name)), (0, 0.5), (x, 1), size=9.5, color=colour, weight="bold", va="bottom", **place
+        "\n".join(wrap_name(name)), (0, 0.5), (x, 1), size=9.5, color=colour, weight="bold", va="bottom", **place
     )
-    axes.annotate(remark, (0, 0.5), (x, -1), size=8.5, color=PALE, va="top", **place)
+    axes.annotate(remark, (0, 0.5), (x, -1), size=8.5, color=style.PALE, va="top", **place)
 
 
-def _time_axis(axes: Axes, duration: float, *, numbered: bool) -> None:
+def _put_time_axis(axes: Axes, duration: float, *, numbered: bool) -> None:
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -197,6 +175,6 @@ def _time_axis(axes: Axes, duration: float, *, numbered: bool) -> None:
     if not numbered:
         axes.tick_params(axis="x", length=0, labelbottom=False)
         return
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda second, _: clock(second, duration)))
-    axes.tick_params(axis="x", labelsize=9, colors=PALE, length=3)
-    axes.set_xlabel("seconds" if duration < 120 else "time", size=9, color=PALE)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda second, _: style.clock(second, duration)))
+    axes.tick_params(axis="x", length=3)
+    axes.set_xlabel("seconds" if duration < 120 else "time", size=9, color=style.PALE)

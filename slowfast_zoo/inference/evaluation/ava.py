@@ -104,7 +104,7 @@ def frame_key(video: str, timestamp: float) -> str:
     Raises:
         ValueError: the second is not whole.
     """
-    return f"{video},{_whole(video, timestamp):04d}"
+    return f"{video},{_whole_second(video, timestamp):04d}"
 
 
 def ava_classes() -> dict[int, str]:
@@ -127,7 +127,7 @@ def read_ava_csv(path: str | os.PathLike[str], *, detections: bool = False) -> A
         ValueError: a line is of another form, or has a number that is not finite; the message names it.
         FileNotFoundError: there is no such file.
     """
-    return AvaBoxes.from_rows(_rows(Path(path), detections))
+    return AvaBoxes.from_rows(_parse_rows(Path(path), detections))
 
 
 def read_exclusions(path: str | os.PathLike[str]) -> frozenset[str]:
@@ -138,7 +138,7 @@ def read_exclusions(path: str | os.PathLike[str]) -> frozenset[str]:
         FileNotFoundError: there is no such file.
     """
     keys = set()
-    for line, cells in _lines(Path(path)):
+    for line, cells in read_lines(Path(path)):
         if len(cells) != 2 or not re.fullmatch(r"\s*[0-9]+\s*", cells[1]):
             raise ValueError(f"{path}, line {line}: expected video,second, got {','.join(cells)!r}")
         keys.add(frame_key(cells[0], int(cells[1])))
@@ -156,14 +156,14 @@ def read_label_map(path: str | os.PathLike[str]) -> dict[int, str]:
             number.
         FileNotFoundError: there is no such file.
     """
-    text = re.sub(r"(?m)^[ \t]*#.*$", "", _text(Path(path)))
+    text = re.sub(r"(?m)^[ \t]*#.*$", "", _read_text(Path(path)))
     wanted = 'expected entries like item { name: "stand" id: 12 }'
     names: dict[int, str] = {}
     end = 0
     for entry in _ENTRY.finditer(text):
-        _nothing_else(path, text, end, entry.start(), wanted)
+        _check_empty(path, text, end, entry.start(), wanted)
         end = entry.end()
-        where = f"{path}, line {_line_of(text, entry.start())}"
+        where = f"{path}, line {_line_number(text, entry.start())}"
         fields: dict[str, str] = dict(_FIELD.findall(entry[1]))
         name, number = fields.get("name", ""), fields.get("id", fields.get("label_id", ""))
         if name[:1] not in ("'", '"') or not re.fullmatch("0*[1-9][0-9]*", number):
@@ -171,7 +171,7 @@ def read_label_map(path: str | os.PathLike[str]) -> dict[int, str]:
         if int(number) in names:
             raise ValueError(f"{where}: the number {number} is already that of {names[int(number)]!r}")
         names[int(number)] = re.sub(r"\\(.)", r"\1", name[1:-1])
-    _nothing_else(path, text, end, len(text), wanted)
+    _check_empty(path, text, end, len(text), wanted)
     if not names:
         raise ValueError(f"{path} has no classes: {wanted}")
     return names
@@ -201,17 +201,17 @@ def write_ava_csv(path: str | os.PathLike[str], rows: Iterable[tuple[str, float,
             if not math.isfinite(x1 + y1 + x2 + y2 + score):
                 raise ValueError(f"{video}, second {timestamp}: the box {tuple(box)} or score {score} is not finite")
             corners = [f"{corner:.3f}" for corner in (x1, y1, x2, y2)]
-            writer.writerow((video, f"{_whole(video, timestamp):04d}", *corners, int(action), f"{score:.4f}"))
+            writer.writerow((video, f"{_whole_second(video, timestamp):04d}", *corners, int(action), f"{score:.4f}"))
 
 
-def _whole(video: str, timestamp: float) -> int:
+def _whole_second(video: str, timestamp: float) -> int:
     if timestamp != (second := round(timestamp)):
         raise ValueError(f"{video}: AVA's key frames are at whole seconds, not at {timestamp}")
     return second
 
 
-def _rows(source: Path, detections: bool) -> Iterator[AvaRow]:
-    for line, cells in _lines(source):
+def _parse_rows(source: Path, detections: bool) -> Iterator[AvaRow]:
+    for line, cells in read_lines(source):
         try:
             video, second, x1, y1, x2, y2, action, *last = cells
             if len(last) > 1:
@@ -230,9 +230,13 @@ def _rows(source: Path, detections: bool) -> Iterator[AvaRow]:
         yield row
 
 
-def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each line that is not empty."""
-    rows = csv.reader(io.StringIO(_text(source)))
+def read_lines(source: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each line of a CSV that is not empty.
+
+    Raises:
+        ValueError: it is not UTF-8, or a quotation mark is out of place.
+    """
+    rows = csv.reader(io.StringIO(_read_text(source)))
     try:
         for cells in rows:
             if cells:
@@ -241,7 +245,7 @@ def _lines(source: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{source}, line {rows.line_num}: {error}; is a quotation mark out of place?") from error
 
 
-def _text(source: Path) -> str:
+def _read_text(source: Path) -> str:
     try:
         text = source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -251,12 +255,12 @@ def _text(source: Path) -> str:
     return text
 
 
-def _nothing_else(path: str | os.PathLike[str], text: str, start: int, end: int, wanted: str) -> None:
+def _check_empty(path: str | os.PathLike[str], text: str, start: int, end: int, wanted: str) -> None:
     rest = text[start:end].strip()
     if rest:
-        line = _line_of(text, text.index(rest, start))
+        line = _line_number(text, text.index(rest, start))
         raise ValueError(f"{path}, line {line}: {wanted}, got {rest.splitlines()[0][:60]!r}")
 
 
-def _line_of(text: str, place: int) -> int:
+def _line_number(text: str, place: int) -> int:
     return text.count("\n", 0, place) + 1

@@ -84,7 +84,7 @@ class FrameMAP:
         return "\n".join(lines)
 
     def weakest(self, count: int) -> list[ClassPrecision]:
-        """The classes found worst, among those that the ground truth has; of equals the one with more boxes first."""
+        """The classes found worst, among those that the ground truth has; with more boxes first if equal."""
         shown = [(entry.value, -entry.boxes, entry) for entry in self.classes if entry.value is not None]
         return [entry for _, _, entry in sorted(shown, key=lambda row: row[:2])[:count]]
 
@@ -167,20 +167,20 @@ def frame_map(
     names = dict(sorted((ava_classes() if classes is None else classes).items()))
     if not names:
         raise ValueError("there are no classes to evaluate")
-    truth = _chosen(ground_truth, names, exclusions)
-    found = _chosen(detections, names, exclusions)
+    truth = _select_counted(ground_truth, names, exclusions)
+    found = _select_counted(detections, names, exclusions)
     if not len(truth):
         raise ValueError(f"there is no ground truth of the {len(names)} classes, outside of excluded key frames")
     _check_truth(truth)
-    truth = _taken(truth, np.argsort(truth.places, kind="stable"))
-    found = _taken(found, _turns(found, *PROTOCOLS[protocol]))
-    places = _places_in(truth, found)
+    truth = _select_rows(truth, np.argsort(truth.places, kind="stable"))
+    found = _select_rows(found, _order_detections(found, *PROTOCOLS[protocol]))
+    places = _find_frames(truth, found)
 
     results = []
     for action, label in names.items():
         shown, mine = truth.actions == action, found.actions == action
         boxes = int(shown.sum())
-        right = _is_right(places[mine], found.boxes[mine], truth.places[shown], truth.boxes[shown], iou)
+        right = _mark_correct(places[mine], found.boxes[mine], truth.places[shown], truth.boxes[shown], iou)
         value = _average_precision(found.scores[mine], right, boxes) if boxes else None
         results.append(ClassPrecision(action, label, boxes, value))
     annotated, detected = np.unique(truth.places), np.unique(places[places >= 0])
@@ -198,14 +198,14 @@ def frame_map(
     )
 
 
-def _chosen(boxes: AvaBoxes, names: Mapping[int, str], exclusions: Collection[str]) -> AvaBoxes:
+def _select_counted(boxes: AvaBoxes, names: Mapping[int, str], exclusions: Collection[str]) -> AvaBoxes:
     """The rows that count."""
     keys = frozenset(exclusions)
     excluded = np.array([key in keys for key in boxes.frames], bool)
-    return _taken(boxes, np.isin(boxes.actions, list(names)) & ~excluded[boxes.places])
+    return _select_rows(boxes, np.isin(boxes.actions, list(names)) & ~excluded[boxes.places])
 
 
-def _taken(boxes: AvaBoxes, rows: NDArray[Any]) -> AvaBoxes:
+def _select_rows(boxes: AvaBoxes, rows: NDArray[Any]) -> AvaBoxes:
     return AvaBoxes(boxes.frames, boxes.places[rows], boxes.boxes[rows], boxes.actions[rows], boxes.scores[rows])
 
 
@@ -220,7 +220,7 @@ def _check_truth(truth: AvaBoxes) -> None:
         )
 
 
-def _turns(found: AvaBoxes, by_score: bool, limit: int | None) -> NDArray[np.int64]:
+def _order_detections(found: AvaBoxes, by_score: bool, limit: int | None) -> NDArray[np.int64]:
     """The detections that count, in the order in which they have their turns: frame after frame, as they appear."""
     _, first, frame = np.unique(found.places, return_index=True, return_inverse=True)
     appearance = first[frame]
@@ -234,33 +234,43 @@ def _turns(found: AvaBoxes, by_score: bool, limit: int | None) -> NDArray[np.int
     return kept
 
 
-def _places_in(truth: AvaBoxes, found: AvaBoxes) -> NDArray[np.int64]:
+def _find_frames(truth: AvaBoxes, found: AvaBoxes) -> NDArray[np.int64]:
     """Which of the ground truth's frames each detection is of; -1 for none of them."""
     known = {key: place for place, key in enumerate(truth.frames)}
     places: NDArray[np.int64] = np.array([known.get(key, -1) for key in found.frames], np.int64)[found.places]
     return places
 
 
-def _is_right(
+def _mark_correct(
     places: NDArray[Any], boxes: NDArray[Any], truth_places: NDArray[Any], truth_boxes: NDArray[Any], iou: float
 ) -> NDArray[np.bool_]:
-    """Which detections of a class, in the order of their turns, find a box that none before them has found."""
+    """Which detections of a class, in the order of their turns, find a box that none before them has found.
+
+    Frame by frame this would be: for each detection take the box that it overlaps most; if it overlaps enough and the
+    box is free, the detection is right and the box is taken. Here it is done for all frames at once, by sorting: there
+    are too many detections for loops in Python.
+    """
+    # The boxes of a frame stand next to each other in the truth: these begin at starts, and there are counts of them.
     starts = np.searchsorted(truth_places, places)
     counts = np.searchsorted(truth_places, places, side="right") - starts
-    # Every pair of a detection and a box in its frame.
+    # Every pair of a detection and a box in its frame: rows are detections, columns are boxes.
     rows = np.repeat(np.arange(len(places)), counts)
     columns = np.arange(len(rows)) + np.repeat(starts - (counts.cumsum() - counts), counts)
-    overlap = _overlap(boxes[rows], truth_boxes[columns])
-    best = np.lexsort((-overlap, rows))[np.unique(rows, return_index=True)[1]]  # of equals the first
+    overlap = _iou_of_pairs(boxes[rows], truth_boxes[columns])
+    # Of each detection's pairs the one with the largest overlap: the first of its row, sorted by falling overlap.
+    # lexsort is stable, so of equal overlaps the first box counts, as in the upstream code's argmax.
+    best = np.lexsort((-overlap, rows))[np.unique(rows, return_index=True)[1]]
     best = best[overlap[best] >= iou]
+    # Of the detections that chose one box the first, which np.unique gives, since best is in the order of turns.
     right = np.zeros(len(places), bool)
     right[rows[best[np.unique(columns[best], return_index=True)[1]]]] = True
     return right
 
 
-def _overlap(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+def _iou_of_pairs(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Intersection over union of boxes (N, 4) and (N, 4)."""
-    # In the order of operations of the upstream code, so that an overlap of exactly the threshold is one there too.
+    # Not torchvision's box_iou: float64, and in the order of operations of the upstream code, so that an overlap of
+    # exactly the threshold is one there too.
     sides = np.maximum(0.0, np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]))
     common = sides[:, 1] * sides[:, 0]
     areas = [(x[:, 3] - x[:, 1]) * (x[:, 2] - x[:, 0]) for x in (a, b)]

@@ -55,9 +55,10 @@ class Metrics:
         multi_label: whether a video may have several labels; decides which of the numbers there are.
         videos: how many were counted.
         top1: the part of the videos whose best class is the right one; interval after Wilson.
-        top5: the part whose right class is among the best five, of however many there are; likewise.
+        top5: the part whose right class is among the best five, of however many there are; interval after Wilson.
         mean_class_accuracy: mean of the classes' top-1, over classes that have videos; interval from the bootstrap.
-        mean_average_precision: mean of the classes' average precision, over classes that have videos; likewise.
+        mean_average_precision: mean of the classes' average precision, over classes that have videos; interval from the
+            bootstrap.
         classes: one result a class, in the order of the scores.
         confusion: (classes, classes), how many videos of the row's class were taken for the column's; None with several
             labels a video.
@@ -73,7 +74,7 @@ class Metrics:
     confusion: Integers | None = field(repr=False)
 
     def worst(self, count: int) -> list[ClassResult]:
-        """The classes that do worst, among those that have videos; of equals the one with more videos first."""
+        """The classes that do worst, among those that have videos; of two that do equally, the larger one first."""
         shown = [(entry.value, -entry.videos, entry) for entry in self.classes if entry.value is not None]
         return [entry for _, _, entry in sorted(shown, key=lambda row: row[:2])[:count]]
 
@@ -123,12 +124,14 @@ def _measure_single(scores: Floats, targets: Integers, labels: Sequence[str]) ->
     return Metrics(
         multi_label=False,
         videos=count,
-        top1=_share(int((places < 1).sum()), count),
-        top5=_share(int((places < 5).sum()), count),
+        top1=_proportion(int((places < 1).sum()), count),
+        top5=_proportion(int((places < 5).sum()), count),
         mean_class_accuracy=_bootstrap(lambda rows: np.array([class_mean(row) for row in rows]), count),
         mean_average_precision=None,
         classes=tuple(
-            ClassResult(label, int(total), int(hits) / int(total) if total else None, _taken_for(row, index, labels))
+            ClassResult(
+                label, int(total), int(hits) / int(total) if total else None, _list_mistakes(row, index, labels)
+            )
             for index, (label, total, hits, row) in enumerate(zip(labels, totals, right, confusion, strict=True))
         ),
         confusion=confusion,
@@ -166,7 +169,7 @@ def _measure_sets(scores: Floats, targets: Sequence[Sequence[int]], labels: Sequ
 
 
 def rank_of(scores: ArrayLike, targets: ArrayLike) -> Integers:
-    """How many classes come before the right one, (videos,): 0 where it is the best. Of equals the first comes first.
+    """How many classes come before the right one, (videos,): 0 where it is the best. Equal scores keep their order.
 
     Args:
         scores: (videos, classes).
@@ -232,7 +235,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return min(max(0.0, centre - half), share), max(min(1.0, centre + half), share)
 
 
-def _share(successes: int, trials: int) -> Measure:
+def _proportion(successes: int, trials: int) -> Measure:
     return Measure(successes / trials, *wilson(successes, trials))
 
 
@@ -255,7 +258,7 @@ def _bootstrap(statistic: Callable[[Integers], Floats], videos: int) -> Measure:
     return Measure(value, min(max(2 * value - float(high), 0.0), value), max(min(2 * value - float(low), 1.0), value))
 
 
-def _taken_for(row: Integers, own: int, labels: Sequence[str]) -> tuple[tuple[str, int], ...]:
+def _list_mistakes(row: Integers, own: int, labels: Sequence[str]) -> tuple[tuple[str, int], ...]:
     """Of a row of the confusion matrix, the other classes that are not 0, the most frequent first."""
     others = sorted((-int(row[index]), int(index)) for index in row.nonzero()[0] if index != own)
     return tuple((labels[index], -count) for count, index in others)

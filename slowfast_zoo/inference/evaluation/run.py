@@ -17,8 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from slowfast_zoo.errors import VideoDecodeError
-from slowfast_zoo.inference.classify.classifier import VideoClassifier
+from slowfast_zoo.inference.classify.classifier import VideoClassifier, resolve_views
+from slowfast_zoo.inference.classify.results import count_views
 from slowfast_zoo.utils.distributed import Team
+from slowfast_zoo.utils.progress import ProgressBar
+from slowfast_zoo.utils.runs import describe_differences
 from slowfast_zoo.video.dataset import LabelledVideo
 
 from .metrics import Measure, Metrics, measure, rank_of
@@ -54,8 +57,7 @@ class Evaluation(Metrics):
     @property
     def views(self) -> str:
         """In words, how many views of a video there are."""
-        seen = "full frame" if isinstance(self.crops, str) else f"{self.crops} crop{'s' if self.crops > 1 else ''}"
-        return f"{self.clips} clip{'s' if self.clips > 1 else ''} x {seen}"
+        return count_views(self.clips, self.crops)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; classes that were mistaken for others have these under ``taken_for``."""
@@ -106,11 +108,11 @@ def evaluate(
     Args:
         classifier: does the work, by its own protocol for the views of a video.
         entries: from :func:`read_dataset`.
-        clips: clips of a video, see :class:`VideoClassifier`.
-        crops: crops of a clip, likewise.
+        clips: clips spread over a video; None takes what the weights' publisher tests with, or the paper's 10.
+        crops: crops of a clip, 1, 3 or "full"; None takes what the weights are best seen with.
         multi_label: report mean average precision instead of accuracies; None does if the network's head is a sigmoid,
             or a video has not exactly one label.
-        limit: only so many videos, the first ones.
+        limit: evaluate only this many videos, the first ones; None is all.
         results: a file that every video's scores are added to as they come, a line of JSON for each. If it is there
             already, the videos in it are not seen again: an interrupted evaluation goes on. Several processes write
             ``results.rank0``, ``results.rank1``, ...; all of these are read, by however many processes.
@@ -126,23 +128,23 @@ def evaluate(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     chosen = entries[:limit]
-    multi_label = has_sets(classifier, entries) if multi_label is None else multi_label
+    multi_label = is_multi_label(classifier, entries) if multi_label is None else multi_label
     _check_entries(chosen, len(classifier.labels), multi_label)
-    clips, crops = views_of(classifier, clips, crops)
-    header = _header(classifier, entries, clips, crops)
+    clips, crops = resolve_views(classifier, clips, crops)
+    header = _describe_run(classifier, entries, clips, crops)
     with Team(_LOST) as team, ExitStack() as stack:
         done = _read_results(results, header, len(chosen)) if team.rank == 0 else {}
         header, known = team.broadcast((header, set(done)))
         share = [index for index in range(len(chosen)) if index not in known][team.rank :: team.size]
         title = f"process 1 of {team.size}" if team.size > 1 else ""
         show = progress and team.rank == 0
-        bar = stack.enter_context(_Bar(len(done) + len(share), len(done), title, show, not multi_label))
-        for index, scores in done.items():
-            bar.count(scores, chosen[index])
+        total = len(done) + len(share)
+        bar = stack.enter_context(ProgressBar("videos", total, done=len(done), title=title, show=show))
+        right = 0 if multi_label else sum(_is_right(scores, chosen[index]) for index, scores in done.items())
         skipped: dict[str, str] = {}
 
         def skip(video: Any, error: Exception) -> None:
-            skipped[str(video)] = _reason(error)
+            skipped[str(video)] = _explain_error(error)
             if on_error is not None:
                 on_error(str(video), error)
             bar.advance()
@@ -155,14 +157,12 @@ def evaluate(
         for prediction in predictions:
             index = share[prediction.position]
             scores = prediction.probabilities.numpy()
-            if not np.isfinite(scores).all():
-                video = str(chosen[index].source)
-                skip(video, ValueError(f"{video}: the network's scores are not finite numbers"))
-                continue
             done[index] = scores
             if file is not None:
                 file.add(index, chosen[index], scores, classifier.labels)
-            bar.count(scores, chosen[index])
+            if not multi_label:
+                right += _is_right(scores, chosen[index])
+                bar.note(f"top-1 {100 * right / len(done):.1f} %")
             bar.advance()
         evaluation = None
         gathered = team.gather((done, skipped))
@@ -170,7 +170,7 @@ def evaluate(
             for their_scores, their_skipped in gathered:
                 done |= their_scores
                 skipped |= their_skipped
-            evaluation = _summary(classifier, chosen, done, skipped, header, multi_label)
+            evaluation = _summarise(classifier, chosen, done, skipped, header, multi_label)
         result, skipped = team.broadcast((evaluation, skipped))
     if result is None:
         video, reason = next(iter(skipped.items()))
@@ -178,17 +178,9 @@ def evaluate(
     return result  # type: ignore[no-any-return]
 
 
-def has_sets(classifier: VideoClassifier, entries: Sequence[LabelledVideo]) -> bool:
+def is_multi_label(classifier: VideoClassifier, entries: Sequence[LabelledVideo]) -> bool:
     """Whether videos have sets of labels: the network has a sigmoid, or a video has not exactly one label."""
-    return classifier.model.score_function == "sigmoid" or any(len(entry.targets) != 1 for entry in entries)
-
-
-def views_of(classifier: VideoClassifier, clips: int | None, crops: int | str | None) -> tuple[int, int | str]:
-    """Clips and crops, where None stands for what the weights are tested with."""
-    record = classifier.model.pretrained_cfg
-    if classifier.sampling == "segments":
-        clips = 1
-    return record.get("clips", 10) if clips is None else clips, record.get("crops", 3) if crops is None else crops
+    return classifier.score_rule.activation == "sigmoid" or any(len(entry.targets) != 1 for entry in entries)
 
 
 def _check_entries(entries: Sequence[LabelledVideo], classes: int, multi_label: bool) -> None:
@@ -204,7 +196,7 @@ def _check_entries(entries: Sequence[LabelledVideo], classes: int, multi_label: 
         raise ValueError("no video has a label, so there is no average precision")
 
 
-def _summary(
+def _summarise(
     classifier: VideoClassifier,
     entries: Sequence[LabelledVideo],
     done: Mapping[int, Vector],
@@ -226,7 +218,11 @@ def _summary(
     )
 
 
-def _reason(error: Exception) -> str:
+def _is_right(scores: Vector, entry: LabelledVideo) -> bool:
+    return bool(rank_of(scores[None], entry.targets)[0] == 0)
+
+
+def _explain_error(error: Exception) -> str:
     if isinstance(error, VideoDecodeError):
         return error.reason
     return (isinstance(error, OSError) and error.strerror) or str(error)
@@ -235,21 +231,21 @@ def _reason(error: Exception) -> str:
 # The results file
 
 
-def _header(
+def _describe_run(
     classifier: VideoClassifier, entries: Sequence[LabelledVideo], clips: int, crops: int | str
 ) -> dict[str, Any]:
     """The first line of a results file: everything that scores depend on."""
-    # Not the labels: scores stay right when those are mended.
+    # Without the labels: scores stay valid where labels are corrected.
     listed = json.dumps([entry.name if len(entry.place) == 1 else entry.place for entry in entries])
     return {
         "results": _FORMAT,
         "model": classifier.name,
-        "weights": _digest_of_weights(classifier.model),
+        "weights": _hash_weights(classifier.model),
         "dtype": str(next(classifier.model.parameters()).dtype).removeprefix("torch."),
         "clips": clips,
         "crops": crops,
         "sampling": classifier.sampling,
-        "view_average": classifier.view_average,
+        "view_average": classifier.score_rule.view_average,
         "transform": repr(classifier.transform),
         "classes": len(classifier.labels),
         "videos": len(entries),
@@ -257,8 +253,8 @@ def _header(
     }
 
 
-def _digest_of_weights(model: torch.nn.Module) -> str:
-    """Two networks of one name, before and after more training, are told apart by it."""
+def _hash_weights(model: torch.nn.Module) -> str:
+    """A hash of all values: networks of one name, before and after more training, have different ones."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, torch.Tensor):
@@ -271,12 +267,12 @@ class _ResultsFile:
     """Adds lines to a results file, each at once and as a whole."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        whole = sum(map(len, _lines(path, header))) if path.exists() else 0
+        whole = sum(map(len, _read_lines(path, header))) if path.exists() else 0
         # Unbuffered: a line is one write, and stays if the process is killed a moment later.
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._file.truncate(whole)
         if not whole:
-            self._file.write(_as_line(header))
+            self._file.write(_encode_line(header))
 
     def __enter__(self) -> _ResultsFile:
         return self
@@ -289,10 +285,10 @@ class _ResultsFile:
         values = [float(str(score)) for score in scores]
         best = [(labels[place], values[place]) for place in np.argsort(-scores, kind="stable")[:_TOP]]
         line = {"index": index, "video": entry.name, "targets": entry.targets, "top": best, "probabilities": values}
-        self._file.write(_as_line(line))
+        self._file.write(_encode_line(line))
 
 
-def _as_line(values: Mapping[str, Any]) -> bytes:
+def _encode_line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, ensure_ascii=False).encode() + b"\n"
 
 
@@ -305,7 +301,7 @@ def _read_results(results: str | os.PathLike[str] | None, header: Mapping[str, A
     for file in (path, *sorted(path.parent.glob(f"{glob.escape(path.name)}.rank[0-9]*"))):
         if not file.is_file():
             continue
-        for number, line in enumerate(_lines(file, header), 1):
+        for number, line in enumerate(_read_lines(file, header), 1):
             if number == 1:
                 continue
             try:
@@ -320,14 +316,14 @@ def _read_results(results: str | os.PathLike[str] | None, header: Mapping[str, A
     return scores
 
 
-def _lines(path: Path, header: Mapping[str, Any]) -> Iterator[bytes]:
+def _read_lines(path: Path, header: Mapping[str, Any]) -> Iterator[bytes]:
     """The header and the other lines of a results file, of this evaluation and no other.
 
     What follows the last line break is half a line, at which a run was interrupted, and is left out.
     """
     with open(path, "rb") as file:
         first = file.readline()
-        if not first.endswith(b"\n") and _as_line(header).startswith(first):
+        if not first.endswith(b"\n") and _encode_line(header).startswith(first):
             return
         try:
             found = json.loads(first)
@@ -335,47 +331,10 @@ def _lines(path: Path, header: Mapping[str, Any]) -> Iterator[bytes]:
             found = None
         if not isinstance(found, dict) or found.get("results") != header["results"]:
             raise ValueError(f"{path} holds no results of an evaluation, and is left as it is: choose another file")
-        wrong = [
-            f"{key} {found.get(key)!r} there, {value!r} here"
-            for key, value in header.items()
-            if found.get(key) != value
-        ]
-        if wrong:
+        if differences := describe_differences(found, header):
             raise ValueError(
-                f"{path} holds the results of another evaluation ({'; '.join(wrong)}): choose another file, or delete "
-                "it to begin again"
+                f"{path} holds the results of another evaluation ({differences}): choose another file, or delete it to "
+                "begin again"
             )
         yield first
         yield from (line for line in file if line.endswith(b"\n"))
-
-
-# Several processes
-
-
-class _Bar:
-    """Progress in videos, with the part that was right so far."""
-
-    def __init__(self, total: int, initial: int, title: str, show: bool, top1: bool) -> None:
-        from tqdm import tqdm
-
-        layout = "{desc}{percentage:3.0f} % |{bar}| {n_fmt} of {total_fmt}, {rate_noinv_fmt}, {remaining} left{postfix}"
-        settings = {"desc": title, "unit": " videos", "bar_format": layout, "leave": False, "dynamic_ncols": True}
-        self._bar = tqdm(total=total, initial=initial, disable=None if show else True, **settings)
-        self._top1, self._right, self._counted = top1, 0, 0
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def count(self, scores: Vector, entry: LabelledVideo) -> None:
-        """A video that has been through the network, now or in an earlier run."""
-        if self._top1:
-            self._right += int(rank_of(scores[None], entry.targets)[0] == 0)
-            self._counted += 1
-            self._bar.set_postfix_str(f"top-1 {100 * self._right / self._counted:.1f} %", refresh=False)
-
-    def advance(self) -> None:
-        """One video less to do."""
-        self._bar.update()

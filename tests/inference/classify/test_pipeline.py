@@ -101,6 +101,13 @@ def test_bad_arguments_are_told_before_anything_is_read(model: Any) -> None:
     assert not decoders()
 
 
+def test_threads_have_a_bound(model: Any) -> None:
+    assert VideoClassifier(model, workers=256).workers == 256
+    for wrong in (0, 257, 1.5):
+        with pytest.raises(ValueError, match="workers"):
+            VideoClassifier(model, workers=wrong)  # type: ignore[arg-type]
+
+
 def test_whoever_stops_early_leaves_no_thread(model: Any, videos: list[Path]) -> None:
     given = []
 

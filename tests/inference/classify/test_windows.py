@@ -18,7 +18,7 @@ from videos import write_video
 
 import slowfast_zoo as sfz
 from slowfast_zoo.inference import VideoClassifier
-from slowfast_zoo.inference.classify.stream import windows
+from slowfast_zoo.inference.classify.stream import cut_windows
 from slowfast_zoo.video import open_video, sample_clip
 from tests.inference.classify.test_classifier import SIX, network
 
@@ -214,7 +214,7 @@ def test_a_slow_taker_of_a_live_source_gets_the_newest_window() -> None:
         return waiting[-1] if waiting else -math.inf
 
     found = []
-    for span, clip in windows(taken(), lambda frame: frame, skip=newest, **SHORT):
+    for span, clip in cut_windows(taken(), lambda frame: frame, skip=newest, **SHORT):
         found.append(span.start)
         assert clip[:, 0, 0, 0].tolist() == pytest.approx([math.floor(t * 10 + 1e-5) / 10 for t in span.times])
         waiting.extend(itertools.islice(comes, 32))  # while the network computes
@@ -225,10 +225,10 @@ def test_a_slow_taker_of_a_live_source_gets_the_newest_window() -> None:
 def test_windows_without_a_frame_of_their_own_are_left_out(skip: Any) -> None:
     for later in (9.0, 1.7e9):
         stamped = [(index * 0.1, torch.zeros(3, 8, 8)) for index in range(5)] + [(later, torch.ones(3, 8, 8))]
-        found = [span.start for span, _ in windows(iter(stamped), lambda frame: frame, skip=skip, **SHORT)]
+        found = [span.start for span, _ in cut_windows(iter(stamped), lambda frame: frame, skip=skip, **SHORT)]
         assert found == pytest.approx([0.0, 0.4] if skip else [0.0, 0.2, 0.4])
     milliseconds = [(index * 33.0, torch.zeros(3, 8, 8)) for index in range(20)]
-    found = [span.start for span, _ in windows(iter(milliseconds), lambda frame: frame, skip=skip, **SHORT)]
+    found = [span.start for span, _ in cut_windows(iter(milliseconds), lambda frame: frame, skip=skip, **SHORT)]
     assert 19 <= len(found) <= 40
 
 
@@ -244,7 +244,7 @@ def test_only_frames_that_a_window_shows_are_prepared_and_held() -> None:
 
     stamped = ((index / 30, torch.full((1, 1, 1), index / 30)) for index in range(30 * 60))
     held = []
-    for span, clip in windows(stamped, prepare, window=20.0, stride=10.0, clip_frames=4, skip=None):
+    for span, clip in cut_windows(stamped, prepare, window=20.0, stride=10.0, clip_frames=4, skip=None):
         held.append(len(alive))
         assert (torch.tensor(span.times) - clip.flatten()).abs().max() < 1 / 30
     assert len(held) == 5

@@ -251,6 +251,10 @@ def test_wrong_calls(model: Any, video: Path, tmp_path: Path) -> None:
         detect(video, 5)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="no such file of boxes"):
         detect(video, "nowhere.csv")
+    for content, message in ((b"\xff\xfe", "no text in UTF-8"), (b"short,1,0.5\n", r"line 1: expected video,second")):
+        (tmp_path / "boxes.csv").write_bytes(content.replace(b"short", video.stem.encode()))
+        with pytest.raises(ValueError, match=message):
+            detect(video, tmp_path / "boxes.csv")
     (tmp_path / "boxes.json").write_text("[1, 2")
     with pytest.raises(ValueError, match=r"must be JSON like"):
         detect(video, tmp_path / "boxes.json")

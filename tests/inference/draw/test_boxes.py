@@ -13,7 +13,7 @@ import torch
 from videos import decoded, read_code, write_video
 
 from slowfast_zoo.inference.detect.detector import Detections, KeyFrame
-from slowfast_zoo.inference.draw.boxes import _common, _Overlay, _Scene, render_detections
+from slowfast_zoo.inference.draw.boxes import _Overlay, _Scene, _shared_area, render_detections
 from slowfast_zoo.video import ClipSpan, VideoReader
 
 LABELS = ("walk", "run", "talk to (e.g., self, a person, a group)", "sit")
@@ -154,16 +154,16 @@ def test_plates_lie_inside_and_apart(width: int, height: int, monkeypatch: pytes
         key_frames[second] = [(tuple(box), (0.9, 0.5, 0.4 * (second == 2.0), 0.3)) for box in boxes]
     overlay = _Overlay(_Scene(detections(key_frames, size=(width, height)), height, width, 3, 0.3), height, width)
     drawn: list[Box] = []
-    plate = overlay._plate
+    plate = overlay._draw_plate
     monkeypatch.setattr(
-        overlay, "_plate", lambda pixels, place, actions: (drawn.append(place), plate(pixels, place, actions))
+        overlay, "_draw_plate", lambda pixels, place, actions: (drawn.append(place), plate(pixels, place, actions))
     )
     for time in np.arange(0.5, 3.5, 0.1):
         drawn.clear()
         overlay.write(np.zeros((height, width, 3), np.uint8), float(time))
         assert len(drawn) == 5
         assert all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in drawn)
-        assert all(_common(a, b) == 0 for a, b in combinations(drawn, 2)), time
+        assert all(_shared_area(a, b) == 0 for a, b in combinations(drawn, 2)), time
 
 
 def test_plates_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_plates_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     found = detections({1.0: [((100, 5, 160, 60), WALKS)], 2.0: [((100, 45, 160, 100), WALKS)]})
     overlay = _Overlay(moments(found), 180, 320)
     places: list[Box] = []
-    monkeypatch.setattr(overlay, "_plate", lambda _, place, __: places.append(place))
+    monkeypatch.setattr(overlay, "_draw_plate", lambda _, place, __: places.append(place))
     for time in np.arange(1.0, 2.0, 0.05):
         overlay.write(np.zeros((180, 320, 3), np.uint8), float(time))
     tops = [place[1] for place in places]

@@ -15,7 +15,7 @@ from videos import write_video
 from slowfast_zoo.errors import MissingDependencyError
 from slowfast_zoo.inference import ClipPrediction, Prediction, Timeline, save_prediction_plot
 from slowfast_zoo.inference.draw.style import clock
-from slowfast_zoo.inference.draw.timeline import name_lines, save_timeline_plot, segments
+from slowfast_zoo.inference.draw.timeline import best_segments, save_timeline_plot, wrap_name
 from slowfast_zoo.video import ClipSpan
 
 FIRST, SECOND = (31, 111, 139), (217, 130, 43)  # colours of the best classes
@@ -55,8 +55,8 @@ def test_segments_join_windows_of_one_class() -> None:
     a, b = [0.9, 0.1], [0.2, 0.8]
     seen = timeline("a.mp4", 5.0, [a, a, b, a, a])  # their middles are at 0.5, 1.5, ... 4.5 s
     one, two = seen.labels
-    assert segments(seen) == [(0.0, 2.0, one), (2.0, 3.0, two), (3.0, 5.0, one)]
-    assert segments(timeline("a.mp4", 0.4, [b])) == [(0.0, 0.4, two)]
+    assert best_segments(seen) == [(0.0, 2.0, one), (2.0, 3.0, two), (3.0, 5.0, one)]
+    assert best_segments(timeline("a.mp4", 0.4, [b])) == [(0.0, 0.4, two)]
 
 
 def test_times_are_written_as_players_do() -> None:
@@ -104,7 +104,7 @@ def test_pictures_of_odd_videos(tmp_path: Path) -> None:
     ],
 )
 def test_names_break_between_their_words(name: str, lines: list[str]) -> None:
-    assert name_lines(name) == lines
+    assert wrap_name(name) == lines
 
 
 def test_pictures_of_what_is_no_file(tmp_path: Path) -> None:

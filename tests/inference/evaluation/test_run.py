@@ -20,7 +20,7 @@ from videos import write_video
 import slowfast_zoo as sfz
 from slowfast_zoo.cli import main
 from slowfast_zoo.inference import VideoClassifier
-from slowfast_zoo.inference.draw.confusion import _similar_together, save_confusion_plot
+from slowfast_zoo.inference.draw.confusion import _order_by_confusion, save_confusion_plot
 from slowfast_zoo.inference.evaluation.metrics import measure
 from slowfast_zoo.inference.evaluation.run import Evaluation, evaluate
 from slowfast_zoo.video.dataset import LabelledVideo, read_dataset
@@ -337,7 +337,7 @@ def test_classes_without_videos_are_one_column(tmp_path: Path) -> None:
 def test_classes_that_are_confused_become_neighbours() -> None:
     shares = np.eye(6)
     shares[0, 3] = shares[3, 5] = shares[1, 4] = 0.5
-    order = _similar_together(shares)
+    order = _order_by_confusion(shares)
     assert sorted(order) == list(range(6))
     places = [order.index(index) for index in range(6)]
     assert abs(places[0] - places[3]) == abs(places[3] - places[5]) == abs(places[1] - places[4]) == 1
@@ -415,7 +415,7 @@ def test_a_killed_command_goes_on(
     code = f"""
 import os, signal
 from slowfast_zoo.cli.main import main
-from slowfast_zoo.inference.evaluate import _ResultsFile
+from slowfast_zoo.inference.evaluation.run import _ResultsFile
 add = _ResultsFile.add
 def add_and_die(self, index, *args):
     add(self, index, *args)
@@ -457,7 +457,7 @@ with open(f"{{rank}}.txt", "w") as file:
 
 from slowfast_zoo.inference import VideoClassifier
 from slowfast_zoo.video.dataset import read_dataset
-from slowfast_zoo.inference.evaluate import evaluate
+from slowfast_zoo.inference.evaluation.run import evaluate
 dist.init_process_group("gloo", init_method="file://" + os.path.abspath("meeting"), rank=rank, world_size=2)
 classifier = VideoClassifier(batch_size=1)
 if rank == 1:
