@@ -6,8 +6,12 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from slowfast_zoo.finetuning.settings import Settings
 
 from .videos import crops
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 
 # What of the options the function that does the work is not given by their names.
 _OWN = ("run", "data", "model", "output", "labels", "json")
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "int | str": crops}
 
 
 def add_command(commands: Any) -> None:
@@ -49,62 +54,30 @@ def add_command(commands: Any) -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--multi-label", action="store_true", help="videos have sets of labels (default: if any has)")
     kind.add_argument("--single-label", action="store_false", dest="multi_label", help="each video has one label")
-    _add_schedule(parser.add_argument_group("schedule").add_argument)
-    _add_regularisation(parser.add_argument_group("augmentation and regularisation").add_argument)
-    _add_parts(parser.add_argument_group("what trains").add_argument)
-    _add_machine(parser.add_argument_group("validation, memory and files").add_argument)
+    add_settings(parser)
     parser.set_defaults(run=run)
 
 
-def _add_schedule(add: Any) -> None:
-    add("--epochs", type=int, metavar="N", help="how often each video is seen (default: 20)")
-    add("--batch-size", type=int, metavar="N", help="clips of a process at once (default: 8)")
-    add("--accumulate", type=int, metavar="N", help="batches of a step (default: 1)")
-    add("--lr", type=float, metavar="RATE", help="highest learning rate (default: by the clips of a step, half of "
-        "the paper's 0.1 for 64)")  # fmt: skip
-    add("--warmup-epochs", type=float, metavar="N", help="epochs of linear warm-up (default: 2/15 of them)")
-    add(
-        "--optimizer",
-        metavar="NAME",
-        help="any of timm's that need only first derivatives (default: sgd, with Nesterov's momentum)",
-    )
-    add("--momentum", type=float, metavar="M", help="of SGD (default: 0.9)")
-    add("--weight-decay", type=float, metavar="W", help="not of batch norms and biases (default: 1e-4)")
-    add("--layer-decay", type=float, metavar="F", help="factor of the learning rate from one stage to that before it")
-    add("--clip-grad", type=float, metavar="NORM", help="longest gradient")
-    add("--seed", type=int, metavar="N", help="of all that is random (default: 0)")
-
-
-def _add_regularisation(add: Any) -> None:
-    add("--no-flip", action="store_false", dest="flip", help="mirror no clips: for classes that know left from right")
-    add("--drop-rate", type=float, metavar="P", help="dropout before the classifier (default: 0.5)")
-    add("--label-smoothing", type=float, metavar="S", help="share of a label that is spread over all classes")
-    add("--mixup", type=float, metavar="ALPHA", help="mix pairs of clips and their labels")
-    add(
-        "--ema", type=float, metavar="DECAY", help="validate and write a moving average of the weights, of such as 0.99"
-    )
-
-
-def _add_parts(add: Any) -> None:
-    stages = ("stem", "res2", "res3", "res4", "res5")
-    add("--freeze", choices=stages, help="the last stage that does not train; res5 leaves only the classifier")
-    add("--batch-norm", choices=("batch", "sync", "split", "frozen"), help="statistics of each process's batch (the "
-        "default), of all processes' (GPUs only), of 8 clips each as in the paper, or the pretrained ones")  # fmt: skip
-    add("--from-scratch", action="store_false", dest="pretrained", help="begin with random weights")
-    add("--crop", type=int, metavar="N", help="side of the clips in pixels in validation and use (default: the "
-        "model's); in training seven eighths of it")  # fmt: skip
-
-
-def _add_machine(add: Any) -> None:
-    add("--clips", type=int, metavar="N", help="clips of a video in validation (default: 1, the centre)")
-    add("--crops", type=crops, choices=(1, 3, "full"), help="crops of a clip, or the full frame (default: 1)")
-    add("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one; under torchrun one for each)")
-    add("--amp", choices=("bfloat16", "float16"), help="compute in this type what loses nothing by it")
-    add("--grad-checkpointing", action="store_true", help="less memory, more time")
-    add("--workers", type=int, metavar="N", help="processes that decode videos (default: none, on a GPU up to 8)")
-    add("--max-bad", type=float, metavar="SHARE", help="stop if more of the videos cannot be read (default: 0.05)")
-    add("--restart", action="store_false", dest="resume", help="begin again, in place of the fine-tuning in FOLDER")
-    add("--tensorboard", action="store_true", help="write the numbers for TensorBoard too")
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each setting that belongs to a group."""
+    groups: dict[str, Any] = {}
+    for setting in fields(Settings):
+        about = setting.metadata
+        if not (title := about.get("group")):
+            continue
+        group = groups[title] = groups.get(title) or parser.add_argument_group(title)
+        option, meaning = about["option"] or ("--" + setting.name.replace("_", "-"), about["meaning"])
+        if isinstance(setting.default, bool):
+            action = "store_false" if setting.default else "store_true"
+            group.add_argument(option, action=action, dest=setting.name, help=meaning)
+            continue
+        group.add_argument(
+            option,
+            type=_TYPES.get(str(setting.type).removesuffix(" | None"), str),
+            choices=(about["check"] and about["check"].choices) or None,
+            metavar=about["metavar"],
+            help=meaning,
+        )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -87,8 +87,6 @@ def read_data(
     if isinstance(labels, (str, bytes)):
         raise ValueError(f"labels are the names of the classes, one by one, not {labels!r}")
     labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
-    if getattr(val, "ndim", None) == 0:
-        val = val.item()  # type: ignore[union-attr]
     share = HELD_OUT if val is None else val
     if isinstance(share, (int, float)) and not 0 < share < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
@@ -109,7 +107,7 @@ def read_data(
     return data
 
 
-def warn_of(data: Data, *, flip: bool) -> None:
+def warn_about(data: Data, *, flip: bool) -> None:
     """Warnings of what is no error, but may make the numbers wrong."""
     sided = [label for label in data.labels if _is_sided(label)]
     if flip and sided:
@@ -368,7 +366,7 @@ class ClipDataset(Dataset[Any]):
 
     def _clip(self, video: VideoInput, index: int) -> Tensor:
         """(C, T, S, S)"""
-        place, look = mixed(self._seed, self.epoch, index, count=2)
+        place, look = mix_seeds(self._seed, self.epoch, index, count=2)
         generator = torch.Generator().manual_seed(place)
 
         def transformed(frame: Tensor) -> Tensor:
@@ -408,7 +406,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     )
 
 
-def mixed(*numbers: int, count: int = 1) -> list[int]:
+def mix_seeds(*numbers: int, count: int = 1) -> list[int]:
     """Seeds that depend on all of some numbers, and are not alike where those are."""
     return [int(seed) >> 1 for seed in np.random.SeedSequence(numbers).generate_state(count, np.uint64)]
 

@@ -253,7 +253,7 @@ def test_a_folder_of_somebody_elses_keeps_everything(tmp_path: Path) -> None:
             state.OutputFolder(tmp_path, {}).open(resume)
         assert sorted(tmp_path.rglob("*")) == before and "\x1b" not in str(raised.value)
 
-    half = ".config.json.0123abcd"
+    half = ".config.0123abcd.json"
     touch(tmp_path, ".state.abcd_123.pt")
     assert state.OutputFolder(tmp_path, {}).open(True) is None and not list(tmp_path.iterdir()), "halves only"
     touch(tmp_path, "notes.txt", ".config.json.bak", ".state.db", ".best.friends/a", ".last.response/a", "best/b", half)
@@ -513,7 +513,6 @@ def test_class_names_of_a_list(tmp_path: Path) -> None:
         ("path,label\na.mp4,dog\nb.mp4,bee fly\n", ("bee fly", "dog")),
         ("a.mp4,dog;ant\nb.mp4,\n", ("ant", "dog")),
         ("a.mp4 3\nb.mp4 0\n", None),
-        ("a.mp4\tdog\nb.mp4\t3\n", ("3", "dog")),
     ):
         (tmp_path / "list").write_text(text)
         assert labels_in_list(tmp_path / "list") == expected
@@ -613,7 +612,7 @@ def test_one_class_that_some_videos_do_not_have(data: Path, tmp_path: Path) -> N
     assert loss == pytest.approx(result.history[-1]["val_loss"], rel=1e-4)
     with pytest.raises(ValueError, match="one class only"):
         read_data([video for video in videos("train") if video[1]], multi_label=True)
-    with pytest.raises(ValueError, match="there are no videos to train on"):
+    with pytest.raises(ValueError, match="there are no videos"):
         read_data([], videos("val"))
 
 
@@ -631,18 +630,18 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_classes_that_know_left_from_right(data: Path, tmp_path: Path) -> None:
-    from slowfast_zoo.finetuning.data import Data, warn_of
+    from slowfast_zoo.finetuning.data import Data, warn_about
 
     for label in (
         "pan_left", "Turn RIGHT", "leftwards", "roll_counterclockwise", "right-handed", "turnLeft", "TurnRight",
         "swipeleft", "spin ccw", "rotateCCW", "CWTurn",
     ):  # fmt: skip
         with pytest.warns(UserWarning, match=f"the class '{label}' knows its left from its right"):
-            warn_of(Data([], [], ("bright", label), True, False), flip=True)
-    warn_of(Data([], [], ("pan_left", "turnRight"), True, False), flip=False)
+            warn_about(Data([], [], ("bright", label), True, False), flip=True)
+    warn_about(Data([], [], ("pan_left", "turnRight"), True, False), flip=False)
     video = LabelledVideo("a.mp4", "a.mp4", (0,))
     with pytest.warns(UserWarning, match=r"1 videos are trained on and validated on, such as a\.mp4"):
-        warn_of(
+        warn_about(
             Data(
                 [video],
                 [video],
@@ -797,12 +796,12 @@ def test_sets_of_labels(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"drop_rate": 1.0}, "drop_rate must be a number at least 0 and below 1"),
         ({"warmup_epochs": 20}, "warmup_epochs must be a number from 0 to below 20 epochs"),
         ({"batch_norm": "group"}, "batch_norm must be one of 'batch', 'sync', 'split', 'frozen', not 'group'"),
-        ({"amp": "int8"}, "amp must be one of None, 'bfloat16', 'float16'"),
-        ({"freeze": "head"}, "freeze must be one of stem, res2, res3, res4, res5, or None"),
+        ({"amp": "int8"}, "amp must be one of 'bfloat16', 'float16', or None"),
+        ({"freeze": "head"}, "freeze must be one of 'stem', 'res2', 'res3', 'res4', 'res5', or None"),
         ({"mixup": 0.2, "batch_size": 3}, "an even batch_size, not 3"),
         ({"batch_norm": "split", "batch_size": 12}, "a multiple of 8, not 12"),
         ({"seed": -1}, "seed must be a whole number from 0"),
-        ({"max_bad": 2}, "max_bad is a share from 0 to 1"),
+        ({"max_bad": 2}, "max_bad must be a number from 0 to 1, not 2"),
         ({"workers": -1}, "workers must be a whole number from 0"),
         ({"optimizer": "sgdd"}, "sgdd"),
         ({"optimizer": "adahessian"}, "optimizer 'adahessian' needs second derivatives"),
