@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slowfast_zoo.errors import WeightsError, in_line
 
-from .videos import WORDS_HELP, Progress, find_videos, positive, target_files
+from .options import add_model_option, add_network_options, network_options, positive
+from .text import print_json, print_written, show_progress
+from .videos import WORDS_HELP, find_videos, target_files
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference import ActionDetector, Detections
@@ -31,9 +31,7 @@ def add_command(commands: Any) -> None:
         "and left out; the exit code is then 2.",
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help=WORDS_HELP)
-    parser.add_argument(
-        "--model", default="slowfast_tiny_4x8_det.objects", help="pretrained model, a *_det (default: %(default)s)"
-    )
+    add_model_option(parser, "pretrained model, a *_det", "slowfast_tiny_4x8_det.objects")
     parser.add_argument(
         "--boxes",
         metavar="FILE",
@@ -55,11 +53,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--flip", action="store_true", help="average with the scores of the mirrored video")
     parser.add_argument("--fps", type=positive, help="frame rate of folders of images (default: 30)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="to compute in (default: float32)")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="key frames that are computed at once (default: 1, on a GPU 4)"
-    )
+    add_network_options(parser, "key frames that are computed at once (default: 1, on a GPU 4)", workers=False)
     parser.add_argument(
         "--threshold",
         type=_part,
@@ -94,26 +88,21 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detect and print; a bad file among several is told of and skipped."""
-    import torch
-
     from slowfast_zoo.inference import ActionDetector
     from slowfast_zoo.inference.draw.boxes import render_detections
+    from slowfast_zoo.inference.draw.captions import check_render_path
+    from slowfast_zoo.video.encode import SUFFIXES
 
     videos = find_videos(args.videos)
     if not videos:
         raise ValueError("the list on standard input is empty")
     _check(args, list(videos))
-    renders = _renders(videos, args.render)
-    detector = ActionDetector(
-        args.model,
-        device=args.device,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
-        batch_size=args.batch_size,
-        **({} if args.person_threshold is None else {"person_threshold": args.person_threshold}),
-    )
+    renders = target_files(videos, args.render, "--render", SUFFIXES, check_render_path)
+    persons = {} if args.person_threshold is None else {"person_threshold": args.person_threshold}
+    detector = ActionDetector(args.model, **network_options(args), **persons)
     records: list[dict[str, Any]] = []
     for_csv: list[Detections] = []
-    with Progress(len(videos)) as progress:
+    with show_progress(len(videos)) as progress:
         for number, video in enumerate(videos):
             found = None
             with progress.failing(video, OSError, ValueError):
@@ -134,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
                     progress.note(f"wrote {renders[video]}")
             progress.advance()
     if args.json:
-        print(json.dumps(records, indent=2))
+        print_json(records)
     if for_csv:
         _write_csv(args.csv, for_csv)
     return 2 if progress.failed else 0
@@ -233,20 +222,7 @@ def _write_csv(path: str, videos: list[Detections]) -> None:
     from slowfast_zoo.inference.evaluation.ava import write_ava_csv
 
     write_ava_csv(path, ((_name(found.video), *row) for found in videos for row in found.ava_rows()))
-    print(f"wrote {path}", file=sys.stderr)
-
-
-def _renders(videos: dict[str, str], target: str | None) -> dict[str, Path]:
-    """Where --render writes, which was given or not."""
-    from slowfast_zoo.inference.draw.captions import check_render_path
-    from slowfast_zoo.utils.files import keep_inputs
-    from slowfast_zoo.video.encode import SUFFIXES
-
-    files = target_files(videos, target, "--render", SUFFIXES) if target else {}
-    keep_inputs(files.values(), videos)
-    for file in files.values():
-        check_render_path(file)
-    return files
+    print_written(path)
 
 
 def _name(video: str) -> str:

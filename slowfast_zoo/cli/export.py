@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
+
+from .text import print_json
 
 
 def add_command(commands: Any) -> None:
@@ -57,15 +58,9 @@ def run(args: argparse.Namespace) -> int:
         check=args.check,
     )
     if args.json:
-        facts = {
-            "format": report.format,
-            "files": [str(file) for file in report.files],
-            "bytes": report.bytes,
-            "inputs": report.inputs,
-            "outputs": report.outputs,
-            "difference": report.difference,
-        }
-        print(json.dumps(facts, indent=2))
+        names = ("format", "files", "bytes", "inputs", "outputs", "difference")
+        facts = {name: getattr(report, name) for name in names}
+        print_json({**facts, "files": [str(file) for file in report.files]})
         return 0
     inputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in report.inputs.items())
     print(f"wrote {' and '.join(map(str, report.files))}, {report.bytes / 2**20:.2f} MiB")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from slowfast_zoo.finetuning.settings import Settings
 
-from .videos import crops
+from .options import add_model_option, crops
+from .text import print_json
 
 if TYPE_CHECKING:
     from slowfast_zoo.finetuning import FinetuneResult
@@ -47,7 +47,7 @@ def add_command(commands: Any) -> None:
     add("--val", type=_share_or_path, metavar="DATA", help="videos to validate on, or a share from 0 to 1 of DATA's to "
         "hold out of each class (default: DATA's folder val, else 0.2)")  # fmt: skip
     add("--output", metavar="FOLDER", help="what is written (default: in the current folder, DATA.finetuned)")
-    add("--model", default="slowfast_tiny_4x8.motion", help="pretrained model to begin with (default: %(default)s)")
+    add_model_option(parser, "pretrained model to begin with")
     add("--labels", metavar="FILE", help="names of the classes, one a line, in the order of their indices")
     add("--root", metavar="DIR", help="folder that the paths in lists start from (default: each list's own)")
     add("--json", action="store_true", help="print a JSON object")
@@ -92,7 +92,11 @@ def run(args: argparse.Namespace) -> int:
     result = finetune(args.model, args.data, output=output, **{"progress": True, **settings})
     among_others = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(_plain(result), indent=2) if "json" in args else as_text(result), flush=True)
+        if "json" in args:
+            skipped = [{"video": video, "reason": reason} for video, reason in result.skipped]
+            print_json({**vars(result), "best": str(result.best), "last": str(result.last), "skipped": skipped})
+        else:
+            print(as_text(result), flush=True)
         if result.skipped:
             note = "; the exit code is 0 all the same, for torchrun" if among_others else ""
             print(f"slowfast-zoo: {len(result.skipped)} videos could not be read, see above{note}", file=sys.stderr)
@@ -116,17 +120,6 @@ def as_text(result: FinetuneResult) -> str:
         f"{result.last}: after the last epoch\n"
         f"to use it: slowfast-zoo predict VIDEO --model local-dir:{result.best}"
     )
-
-
-def _plain(result: FinetuneResult) -> dict[str, Any]:
-    """Plain values for JSON."""
-    return {
-        "best": str(result.best),
-        "last": str(result.last),
-        "best_epoch": result.best_epoch,
-        "history": list(result.history),
-        "skipped": [{"video": video, "reason": reason} for video, reason in result.skipped],
-    }
 
 
 def _share_or_path(text: str) -> float | str:

@@ -63,10 +63,11 @@ class Data:
             return replace(self, labels=tuple(labels))
         place = {label: index for index, label in enumerate(labels)}
 
-        def moved(entries: Sequence[LabelledVideo]) -> list[LabelledVideo]:
-            return [replace(e, targets=tuple(place[self.labels[target]] for target in e.targets)) for e in entries]
-
-        return replace(self, train=moved(self.train), val=moved(self.val), labels=tuple(labels))
+        train, val = (
+            [replace(entry, targets=tuple(place[self.labels[target]] for target in entry.targets)) for entry in part]
+            for part in (self.train, self.val)
+        )
+        return replace(self, train=train, val=val, labels=tuple(labels))
 
 
 def read_data(
@@ -87,8 +88,7 @@ def read_data(
     if isinstance(labels, (str, bytes)):
         raise ValueError(f"labels are the names of the classes, one by one, not {labels!r}")
     labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
-    share = HELD_OUT if val is None else val
-    if isinstance(share, (int, float)) and not 0 < share < 1:
+    if isinstance(val, (int, float)) and not 0 < val < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
     if isinstance(train, (str, os.PathLike)) and (parts := _parts(Path(train))):
         train = parts[0]
@@ -97,9 +97,8 @@ def read_data(
     entries, names = _read(train, labels, root, multi_label)
     if multi_label is None:
         multi_label = any(len(entry.targets) > 1 for entry in entries)
-    held: Sequence[LabelledVideo]
     if val is None or isinstance(val, (int, float)):
-        entries, held = _hold_out(entries, float(share), seed)  # type: ignore[arg-type]
+        entries, held = _hold_out(entries, HELD_OUT if val is None else val, seed)
     else:
         held, _ = _read(val, names or _numbered(entries), root, multi_label)
     data = Data(entries, held, tuple(names or _numbered(entries)), names is not None, multi_label)
@@ -109,28 +108,34 @@ def read_data(
 
 def warn_about(data: Data, *, flip: bool) -> None:
     """Warnings of what is no error, but may make the numbers wrong."""
+    texts = []
     sided = [label for label in data.labels if _is_sided(label)]
     if flip and sided:
-        warnings.warn(
+        texts.append(
             f"half of the clips are mirrored, but the class {sided[0]!r} knows its left from its right: switch that "
-            "off with flip=False (--no-flip), unless it does not matter",
-            stacklevel=3,
+            "off with flip=False (--no-flip), unless it does not matter"
         )
-    seen = {target for entry in data.val for target in entry.targets}
-    unseen = [label for index, label in enumerate(data.labels) if index not in seen]
-    if unseen:
-        warnings.warn(
-            f"{len(unseen)} of the {len(data.labels)} classes have no video to validate on: {', '.join(unseen[:5])}"
-            + (", ..." if len(unseen) > 5 else ""),
-            stacklevel=3,
+    if unseen := _without_videos(data.labels, data.val):
+        texts.append(
+            f"{len(unseen)} of the {len(data.labels)} classes have no video to validate on: {_first_five(unseen)}"
         )
-    both = {entry.source for entry in data.train} & {entry.source for entry in data.val}
-    if both:
-        warnings.warn(
+    if both := {entry.source for entry in data.train} & {entry.source for entry in data.val}:
+        texts.append(
             f"{len(both)} videos are trained on and validated on, such as {min(map(str, both))}: validation will say "
-            "too much",
-            stacklevel=3,
+            "too much"
         )
+    for text in texts:
+        warnings.warn(text, stacklevel=4)
+
+
+def _without_videos(labels: Sequence[str], entries: Sequence[LabelledVideo]) -> list[str]:
+    """The classes that no video shows."""
+    seen = {target for entry in entries for target in entry.targets}
+    return [label for index, label in enumerate(labels) if index not in seen]
+
+
+def _first_five(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
 
 
 def _is_sided(label: str) -> bool:
@@ -139,9 +144,10 @@ def _is_sided(label: str) -> bool:
 
 
 # Names of the parts of a data folder, in any case. What is to be tested on is left alone.
-_TRAIN = re.compile(r"train(ing)?([_-]?(set|split|data))?", re.IGNORECASE)
-_VAL = re.compile(r"(val(id|idation)?|dev(elopment)?|eval(uation)?)([_-]?(set|split|data))?", re.IGNORECASE)
-_TEST = re.compile(r"test(ing)?([_-]?(set|split|data))?", re.IGNORECASE)
+_TRAIN, _VAL, _TEST = (
+    re.compile(rf"({words})([_-]?(set|split|data))?", re.IGNORECASE)
+    for words in ("train(ing)?", "val(id|idation)?|dev(elopment)?|eval(uation)?", "test(ing)?")
+)
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None] | None:
@@ -152,7 +158,7 @@ def _parts(folder: Path) -> tuple[Path, Path | None] | None:
     """
     if not folder.is_dir():
         return None
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_left_out(entry.name))
+    names = _folders_in(folder)
     train, val, test = ([name for name in names if kind.fullmatch(name)] for kind in (_TRAIN, _VAL, _TEST))
     others = sorted(set(names) - {*train, *val, *test})
     if val and not train and not others:
@@ -160,23 +166,21 @@ def _parts(folder: Path) -> tuple[Path, Path | None] | None:
             f"{folder} has {' and '.join((*val, *test))}, but no folder train: name the videos to train on, and give "
             "those as val"
         )
-    if not train or (others and not ((val or test) and _holds_folders(folder / train[0]))):
+    if not train or (others and not ((val or test) and _folders_in(folder / train[0]))):
         return None
     for several in (train, val):
         if len(several) > 1:
             raise ValueError(f"{folder} has {' and '.join(several)}: name the one that is meant, as train or as val")
     if others:
         warnings.warn(
-            f"{folder} has the parts {', '.join((*train, *val, *test))}; what is in {', '.join(others[:5])}"
-            + (", ..." if len(others) > 5 else "")
-            + " is left aside",
-            stacklevel=4,
+            f"{folder} has the parts {', '.join((*train, *val, *test))}; what is in {_first_five(others)} is left out",
+            stacklevel=5,
         )
     return folder / train[0], folder / val[0] if val else None
 
 
-def _holds_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and not is_left_out(entry.name) for entry in folder.iterdir())
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_left_out(entry.name))
 
 
 def _read(
@@ -293,12 +297,9 @@ def _check(data: Data) -> None:
             )
         if not data.multi_label and len(entry.targets) != 1:
             raise ValueError(f"{entry.name!r} has {len(entry.targets)} labels: with multi_label=False it must have one")
-    seen = {target for entry in data.train for target in entry.targets}
-    missing = [label for index, label in enumerate(data.labels) if index not in seen]
-    if missing:
+    if missing := _without_videos(data.labels, data.train):
         raise ValueError(
-            f"{len(missing)} of the {len(data.labels)} classes have no video to train on: {', '.join(missing[:5])}"
-            + (", ..." if len(missing) > 5 else "")
+            f"{len(missing)} of the {len(data.labels)} classes have no video to train on: {_first_five(missing)}"
             + ("; do the labels count from 1?" if not data.named and missing == [data.labels[0]] else "")
         )
     if not any(entry.targets for entry in data.val):

@@ -41,6 +41,7 @@ _DRAW_SECONDS = 60.0  # after which the curves are drawn, at the end of an epoch
 _WARMUP_FROM = 0.1  # of the highest learning rate
 _LEAST_SCALE = 2.0**-20  # of a loss in float16, which begins with 2**16
 _MOST_WORKERS = 8
+_COUNTERS = ("epoch", "step", "loss_sum", "history", "skipped", "forgotten", "written")  # that a state keeps
 _BAR = "{desc}{percentage:3.0f} % |{bar}| {n_fmt} of {total_fmt} steps, {remaining} left{postfix}"
 
 
@@ -95,10 +96,13 @@ class Trainer:
         if team.size > 1:
             on_gpu = self._device.type == "cuda"
             self._model = DistributedDataParallel(network, device_ids=[self._device] if on_gpu else None)
-        self._epoch = self._step = 0
-        self._loss_sum = 0.0
-        self._forgotten = 0  # epochs from the first, of which the best network is there no more
-        self._written: dict[str, str] = {}  # digests of the networks in the folder
+        parts = {"network": network, "ema": self._ema and self._ema.module, "optimizer": self._optimizer}
+        parts["scaler"] = self._scaler
+        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
+        self.epoch = self.step = 0
+        self.loss_sum = 0.0  # of the epoch's steps
+        self.forgotten = 0  # epochs from the first, of which the best network is there no more
+        self.written: dict[str, str] = {}  # digests of the networks in the folder
         self.history: list[dict[str, float]] = []
         self.skipped: dict[str, str] = {}
 
@@ -106,31 +110,14 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """What :meth:`load_state` goes on from. The same in all processes, but for batch norms' running statistics."""
-        return {
-            "network": self.network.state_dict(),
-            "ema": self._ema.module.state_dict() if self._ema else None,
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict() if self._scaler else None,
-            "epoch": self._epoch,
-            "step": self._step,
-            "loss_sum": self._loss_sum,
-            "history": self.history,
-            "skipped": self.skipped,
-            "forgotten": self._forgotten,
-            "written": self._written,
-        }
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return parts | {name: getattr(self, name) for name in _COUNTERS}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        if self._ema:
-            self._ema.module.load_state_dict(state["ema"])
-        if self._scaler:
-            self._scaler.load_state_dict(state["scaler"])
-        self._epoch, self._step, self._loss_sum = state["epoch"], state["step"], state["loss_sum"]
-        self.history, self.skipped = list(state["history"]), dict(state["skipped"])
-        self._forgotten, self._written = state["forgotten"], dict(state["written"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        vars(self).update({name: state[name] for name in _COUNTERS})
 
     @property
     def best(self) -> int:
@@ -141,7 +128,7 @@ class Trainer:
             name = "val_top1" if "val_top1" in row else "val_mean_average_precision"
             return row[name], -row["val_loss"], -index
 
-        return max(range(self._forgotten, len(self.history)), key=merit)
+        return max(range(self.forgotten, len(self.history)), key=merit)
 
     @property
     def _saved_network(self) -> Any:
@@ -160,14 +147,14 @@ class Trainer:
         Raises:
             FileNotFoundError: no epochs follow.
         """
-        is_between_epochs = not self._step
+        is_between_epochs = not self.step
         for name in (BEST, LAST):
             digest = folder.digest_of_network(name)
-            if digest and digest == self._written.get(name, digest):
+            if digest and digest == self.written.get(name, digest):
                 continue
             if is_between_epochs and (name == LAST or self.best == len(self.history) - 1):
                 self._write_network(folder, name)
-            elif name == BEST and self._epoch == self._settings.epochs:
+            elif name == BEST and self.epoch == self._settings.epochs:
                 raise FileNotFoundError(
                     f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone, or its files "
                     "are not as they were written: train for more epochs, or begin again with resume=False (--restart)"
@@ -177,11 +164,11 @@ class Trainer:
         if is_between_epochs:
             with folder.explain_write_errors():
                 write_metrics(self.history, folder.path / METRICS_FILE)
-        return self._forgotten
+        return self.forgotten
 
     def _write_network(self, folder: OutputFolder, name: str) -> None:
         folder.write_network(self._saved_network, name, self._data.labels)
-        self._written[name] = folder.digest_of_network(name)
+        self.written[name] = folder.digest_of_network(name)
 
     # -- epochs ------------------------------------------------------------------------------------------------------
 
@@ -204,7 +191,7 @@ class Trainer:
         if state:
             self.load_state(state)
         if self.history:
-            self._forgotten = self._team.share_result(lambda: self._restore_files(folder))
+            self.forgotten = self._team.share_result(lambda: self._restore_files(folder))
         elif first:
             folder.write_state(self.state())  # before anything else, so that the folder is known for what it is
             folder.clear()
@@ -213,7 +200,7 @@ class Trainer:
             ExitStack() as stack,
             tqdm(
                 total=settings.epochs * self.steps,
-                initial=self._epoch * self.steps + self._step,
+                initial=self.epoch * self.steps + self.step,
                 disable=None if settings.progress and first else True,  # None: unless it is a terminal
                 bar_format=_BAR,
                 leave=False,
@@ -226,14 +213,14 @@ class Trainer:
             # DistributedDataParallel's, of gradients that lie in memory as the convolutions on CPUs leave them.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             saved = drawn = time.monotonic()
-            while self._epoch < settings.epochs:
+            while self.epoch < settings.epochs:
                 self._model.train()
                 batches = self._batches()
-                while self._step < self.steps:
+                while self.step < self.steps:
                     loss = self._update(batches, bar)
-                    self._step += 1
-                    self._loss_sum += loss
-                    bar.set_description_str(f"epoch {self._epoch + 1}, ", refresh=False)
+                    self.step += 1
+                    self.loss_sum += loss
+                    bar.set_description_str(f"epoch {self.epoch + 1}, ", refresh=False)
                     bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                     bar.update()
                     if first and time.monotonic() - saved > SAVE_SECONDS and self._is_finite():
@@ -241,11 +228,11 @@ class Trainer:
                         saved = time.monotonic()
                 bar.set_postfix_str("validating")
                 rates = [group["lr"] / (group.get("lr_scale") or 1.0) for group in self._optimizer.param_groups]
-                row = {"epoch": self._epoch + 1, "learning_rate": max(rates), "train_loss": self._loss_sum / self.steps}
+                row = {"epoch": self.epoch + 1, "learning_rate": max(rates), "train_loss": self.loss_sum / self.steps}
                 self.history.append(row | self._validate(bar))
-                self._epoch, self._step, self._loss_sum = self._epoch + 1, 0, 0.0
+                self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
                 if first:
-                    due = self._epoch == settings.epochs or time.monotonic() - drawn > _DRAW_SECONDS
+                    due = self.epoch == settings.epochs or time.monotonic() - drawn > _DRAW_SECONDS
                     self._write_epoch(folder, add_to_board, draw=due)
                     saved = time.monotonic()
                     drawn = saved if due else drawn
@@ -274,9 +261,9 @@ class Trainer:
         sampler: DistributedSampler[Any] = DistributedSampler(
             dataset, team.size, team.rank, seed=settings.seed, drop_last=True
         )
-        sampler.set_epoch(self._epoch)
-        dataset.epoch = self._epoch
-        order = list(sampler)[self._step * settings.accumulate * settings.batch_size :]
+        sampler.set_epoch(self.epoch)
+        dataset.epoch = self.epoch
+        order = list(sampler)[self.step * settings.accumulate * settings.batch_size :]
         loader = DataLoader(
             dataset,
             settings.batch_size,
@@ -292,7 +279,7 @@ class Trainer:
 
     def _update(self, batches: Iterator[Any], bar: Any) -> float:
         """One step of the optimizer; gives the mean loss of all processes."""
-        settings, done, where = self._settings, self._epoch * self.steps + self._step, f"in step {self._step + 1}"
+        settings, done, where = self._settings, self.epoch * self.steps + self.step, f"in step {self.step + 1}"
         self._schedule.step_update(done)
         total = torch.zeros((), device=self._device)
         for part in range(settings.accumulate):
@@ -333,7 +320,7 @@ class Trainer:
         if next(self.network.parameters()).dtype == torch.float16:
             remedies += ", or give model.float(): float16 holds few numbers, for optimizers too"
         return ValueError(
-            f"the training has diverged: {what} epoch {self._epoch + 1}. {remedies}, and begin again in another folder "
+            f"the training has diverged: {what} epoch {self.epoch + 1}. {remedies}, and begin again in another folder "
             "or with resume=False (--restart)"
         )
 
