@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slowfast_zoo.errors import WeightsError, in_line
 
-from .options import add_model_option, add_network_options, network_options, positive
+from .options import add_model_option, add_network_options, network_options, parse_positive
 from .text import print_json, print_written, show_progress
 from .videos import WORDS_HELP, find_videos, target_files
 
@@ -40,23 +40,23 @@ def add_command(commands: Any) -> None:
         "one box (default: people)",
     )
     parser.add_argument(
-        "--every", type=positive, metavar="S", help="seconds from one key frame to the next (default: 1)"
+        "--every", type=parse_positive, metavar="S", help="seconds from one key frame to the next (default: 1)"
     )
     parser.add_argument(
-        "--person-threshold", type=_part, metavar="P", help="least confidence of a box, 0 to 1 (default: 0.8)"
+        "--person-threshold", type=_parse_share, metavar="P", help="least confidence of a box, 0 to 1 (default: 0.8)"
     )
     parser.add_argument(
         "--scales",
-        type=_sides,
+        type=_parse_sides,
         metavar="N,N",
         help="shorter sides in pixels whose scores are averaged, such as 224,256,320 (default: the weights' own)",
     )
     parser.add_argument("--flip", action="store_true", help="average with the scores of the mirrored video")
-    parser.add_argument("--fps", type=positive, help="frame rate of folders of images (default: 30)")
+    parser.add_argument("--fps", type=parse_positive, help="frame rate of folders of images (default: 30)")
     add_network_options(parser, "key frames that are computed at once (default: 1, on a GPU 4)", workers=False)
     parser.add_argument(
         "--threshold",
-        type=_part,
+        type=_parse_share,
         default=0.3,
         metavar="P",
         help="least score of an action that is shown, 0 to 1 (default: %(default)s)",
@@ -87,7 +87,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detect and print; a bad file among several is told of and skipped."""
+    """Detect and print; a bad file among several is reported and skipped."""
     from slowfast_zoo.inference import ActionDetector
     from slowfast_zoo.inference.draw.boxes import render_detections
     from slowfast_zoo.inference.draw.captions import check_render_path
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             if found is not None and args.json:
                 records.append(found.to_dict(args.top_k, args.threshold))
             elif found is not None:  # what cannot be printed is no fault of the video
-                table = as_table(found, args.top_k, args.threshold, labels_known=detector.labels_known)
+                table = format_detections(found, args.top_k, args.threshold, labels_known=detector.labels_known)
                 progress.print(("\n" if number else "") + table)
             if found is not None and args.csv:
                 with progress.failing(video, ValueError):
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     return 2 if progress.failed else 0
 
 
-def as_table(found: Detections, top_k: int, threshold: float, *, labels_known: bool = True) -> str:
+def format_detections(found: Detections, top_k: int, threshold: float, *, labels_known: bool = True) -> str:
     """Key frame by key frame each box, x1 y1 x2 y2 in pixels, with its best actions and their scores."""
     frames, boxes = _count(len(found), "key frame"), _count(sum(map(len, found)), "box", "es")
     lines = [
@@ -230,14 +230,14 @@ def _name(video: str) -> str:
     return Path(video).stem
 
 
-def _part(text: str) -> float:
+def _parse_share(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= (value := float(text)) <= 1:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
-def _sides(text: str) -> tuple[int, ...]:
+def _parse_sides(text: str) -> tuple[int, ...]:
     with contextlib.suppress(ValueError):
         sides = tuple(int(side) for side in text.split(","))
         if min(sides) >= 32:

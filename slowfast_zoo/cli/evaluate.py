@@ -131,7 +131,7 @@ def _measure_detections(args: argparse.Namespace) -> int:
         **settings,
     )
     report = {"dataset": args.dataset, "detections_file": args.detections, **result.to_dict()}
-    _report(args, report, _as_ava_text(result, whole=args.per_class))
+    _report(args, report, _format_frame_map(result, whole=args.per_class))
     return 0
 
 
@@ -173,14 +173,14 @@ def _classify(args: argparse.Namespace) -> int:
             return 0  # a failure of one makes torchrun end the others, perhaps before the first has written its files
         print(f"each video's scores are in {results}{'.rank*' if team.size > 1 else ''}", file=sys.stderr)
         report = {"dataset": args.dataset, **evaluation.to_dict()}
-        _report(args, report, as_text(args.dataset, evaluation, whole=args.per_class))
+        _report(args, report, format_evaluation(args.dataset, evaluation, whole=args.per_class))
         if args.confusion:
             save_confusion_plot(evaluation, args.confusion)
             print_written(args.confusion)
     return 2 if evaluation.skipped else 0
 
 
-def as_text(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str:
+def format_evaluation(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str:
     """The numbers with their intervals, then the classes that do worst, or all, and the pairs confused most often."""
     shown = [entry for entry in evaluation.classes if entry.videos]
     skipped = f", {len(evaluation.skipped)} skipped" if evaluation.skipped else ""
@@ -214,7 +214,7 @@ def as_text(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str
     return "\n\n".join(blocks)
 
 
-def _as_ava_text(result: FrameMAP, *, whole: bool) -> str:
+def _format_frame_map(result: FrameMAP, *, whole: bool) -> str:
     """The mean, then the classes found worst and best, or all in the order of their numbers."""
     if not whole:
         return str(result)

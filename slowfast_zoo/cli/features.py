@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from .options import add_model_option, add_network_options, crops, network_options, positive
+from .options import add_model_option, add_network_options, network_options, parse_crops, parse_positive
 from .text import print_json, show_progress
 from .videos import WORDS_HELP, find_videos, output_files
 
@@ -53,13 +53,13 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--fps",
-        type=_rate,
+        type=_parse_rate,
         default=30.0,
         help="frames a second in which they count, to which videos are resampled, or native for each video's own; a "
         "folder of images is taken to have as many (default: 30)",
     )
     parser.add_argument(
-        "--crops", type=crops, choices=(1, 3, "full"), default=1, help="averaged, or the full frame (default: 1)"
+        "--crops", type=parse_crops, choices=(1, 3, "full"), default=1, help="averaged, or the full frame (default: 1)"
     )
     parser.add_argument(
         "--cover-end", action="store_true", help="one more window where a part of the video is left over"
@@ -71,7 +71,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compute what is missing; a bad file among several is told of and skipped."""
+    """Compute what is missing; a bad file among several is reported and skipped."""
     from slowfast_zoo.inference import VideoClassifier
 
     videos, sources = _find(args.videos)
@@ -189,5 +189,5 @@ def _check(file: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{file} is there already with other settings ({changes}): {remedy}")
 
 
-def _rate(text: str) -> float | None:
-    return None if text == "native" else positive(text)
+def _parse_rate(text: str) -> float | None:
+    return None if text == "native" else parse_positive(text)

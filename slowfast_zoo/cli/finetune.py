@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slowfast_zoo.finetuning.settings import Settings
 
-from .options import add_model_option, crops
+from .options import add_model_option, parse_crops
 from .text import print_json
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # What of the options the function that does the work is not given by their names.
 _OWN = ("run", "data", "model", "output", "labels", "json")
-_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "int | str": crops}
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "int | str": parse_crops}
 
 
 def add_command(commands: Any) -> None:
@@ -44,8 +44,13 @@ def add_command(commands: Any) -> None:
         "of a video are separated by ;",
     )
     add = parser.add_argument
-    add("--val", type=_share_or_path, metavar="DATA", help="videos to validate on, or a share from 0 to 1 of DATA's to "
-        "hold out of each class (default: DATA's folder val, else 0.2)")  # fmt: skip
+    add(
+        "--val",
+        type=_parse_share_or_path,
+        metavar="DATA",
+        help="videos to validate on, or a share from 0 to 1 of DATA's to hold out of each class (default: DATA's "
+        "folder val, else 0.2)",
+    )
     add("--output", metavar="FOLDER", help="what is written (default: in the current folder, DATA.finetuned)")
     add_model_option(parser, "pretrained model to begin with")
     add("--labels", metavar="FILE", help="names of the classes, one a line, in the order of their indices")
@@ -96,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             skipped = [{"video": video, "reason": reason} for video, reason in result.skipped]
             print_json({**vars(result), "best": str(result.best), "last": str(result.last), "skipped": skipped})
         else:
-            print(as_text(result), flush=True)
+            print(format_result(result), flush=True)
         if result.skipped:
             note = "; the exit code is 0 all the same, for torchrun" if among_others else ""
             print(f"slowfast-zoo: {len(result.skipped)} videos could not be read, see above{note}", file=sys.stderr)
@@ -104,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     return 2 if result.skipped and not among_others else 0
 
 
-def as_text(result: FinetuneResult) -> str:
+def format_result(result: FinetuneResult) -> str:
     """What came out, and where it is."""
     row = result.history[result.best_epoch - 1]
     names = {
@@ -122,7 +127,7 @@ def as_text(result: FinetuneResult) -> str:
     )
 
 
-def _share_or_path(text: str) -> float | str:
+def _parse_share_or_path(text: str) -> float | str:
     """Value of --val."""
     try:
         return float(text)

@@ -82,7 +82,7 @@ def run_info(args: argparse.Namespace) -> int:
     rows += (
         _weights_rows(weights)
         if weights
-        else [("weights", ", ".join(_starred(facts["pretrained"])) or "none published")]
+        else [("weights", ", ".join(_mark_default(facts["pretrained"])) or "none published")]
     )
     print(facts["name"])
     for title, text in rows:
@@ -93,7 +93,7 @@ def run_info(args: argparse.Namespace) -> int:
     return 0
 
 
-def _starred(names: Sequence[str]) -> list[str]:
+def _mark_default(names: Sequence[str]) -> list[str]:
     """Sets of weights, the default one marked."""
     from slowfast_zoo.weights import records
 

@@ -26,7 +26,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=int, help="clips spread over a video (default: the weights' own test, else 10)")
     parser.add_argument(
         "--crops",
-        type=crops,
+        type=parse_crops,
         choices=(1, 3, "full"),
         help="crops of a clip, or the full frame (default: what suits the weights, else the paper's 3)",
     )
@@ -66,12 +66,12 @@ def network_options(args: argparse.Namespace) -> dict[str, Any]:
     return {**given, "dtype": getattr(torch, args.dtype) if args.dtype else None}
 
 
-def crops(text: str) -> int | str:
+def parse_crops(text: str) -> int | str:
     """Value of an option for crops: a number, or "full"."""
     return int(text) if text.isdecimal() else text
 
 
-def positive(text: str) -> float:
+def parse_positive(text: str) -> float:
     """Value of an option for seconds or a rate.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from slowfast_zoo.errors import in_line
 
-from .options import add_model_option, add_network_options, add_view_options, network_options, positive
+from .options import add_model_option, add_network_options, add_view_options, network_options, parse_positive
 from .text import print_json, print_written, show_progress
 from .videos import WORDS_HELP, find_videos, target_files
 
@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--sample", action="store_true", help="classify the short video that comes with the package")
     add_model_option(parser)
     add_view_options(parser)
-    parser.add_argument("--fps", type=positive, help="frame rate of folders of images (default: 30)")
+    parser.add_argument("--fps", type=parse_positive, help="frame rate of folders of images (default: 30)")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes to show (default: %(default)s)")
     add_network_options(parser)
     form = parser.add_mutually_exclusive_group()
@@ -67,23 +67,29 @@ def add_command(commands: Any) -> None:
         help="the video itself (.mp4, .mkv, .mov; no sound), with class and score written in",
     )
     shown.add_argument(
-        "--window", type=positive, metavar="S", help="seconds that --timeline and --render look at (default: a clip)"
+        "--window",
+        type=parse_positive,
+        metavar="S",
+        help="seconds that --timeline and --render look at (default: a clip)",
     )
     shown.add_argument(
-        "--stride", type=positive, metavar="S", help="seconds from one window to the next (default: half a window)"
+        "--stride",
+        type=parse_positive,
+        metavar="S",
+        help="seconds from one window to the next (default: half a window)",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Classify and print; a bad file among several is told of and skipped."""
+    """Classify and print; a bad file among several is reported and skipped."""
     from slowfast_zoo.inference import VideoClassifier
     from slowfast_zoo.video import sample_clip
 
     videos = find_videos([*args.videos, *([str(sample_clip())] if args.sample else [])])
     if not videos:
         raise ValueError("give a video file, or --sample for the one that comes with the package")
-    names, records, text_of = list(videos), [], _form(args, len(videos))
+    names, records, text_of = list(videos), [], _choose_format(args, len(videos))
     files = _Files(args, videos)
     classifier = VideoClassifier(args.model, sampling=args.sampling, **network_options(args))
     with files, show_progress(len(names)) as progress:
@@ -115,18 +121,18 @@ def _predictions(
 # Text
 
 
-def _form(args: argparse.Namespace, videos: int) -> Callable[[Prediction, bool], str]:
+def _choose_format(args: argparse.Namespace, videos: int) -> Callable[[Prediction, bool], str]:
     """What to print of a prediction, which may be the first one."""
     if args.jsonl:
         return lambda prediction, _: json.dumps(prediction.to_dict())
     if args.csv:
-        return _as_rows
+        return _format_rows
     if videos > _IN_FULL:
-        return _as_line
-    return lambda prediction, first: ("" if first else "\n") + as_table(prediction)
+        return _format_line
+    return lambda prediction, first: ("" if first else "\n") + format_prediction(prediction)
 
 
-def as_table(prediction: Prediction) -> str:
+def format_prediction(prediction: Prediction) -> str:
     """The best classes with bars, then the clips in the order of time."""
     from slowfast_zoo.inference import describe_views
 
@@ -149,7 +155,7 @@ def as_table(prediction: Prediction) -> str:
     return "\n".join(lines)
 
 
-def _as_line(prediction: Prediction, first: bool) -> str:
+def _format_line(prediction: Prediction, first: bool) -> str:
     """The best class of a video; before the first one, what holds for all."""
     [(label, score)] = prediction[:1]
     label = in_line(label)
@@ -162,7 +168,7 @@ def _as_line(prediction: Prediction, first: bool) -> str:
     return "\n".join([", ".join([prediction.model, *unknown]), line])
 
 
-def _as_rows(prediction: Prediction, first: bool) -> str:
+def _format_rows(prediction: Prediction, first: bool) -> str:
     rows: list[Sequence[Any]] = [("video", "rank", "label", "score")] if first else []
     rows += [(prediction.video, rank, label, f"{score:.6f}") for rank, (label, score) in enumerate(prediction, 1)]
     text = io.StringIO()

@@ -107,12 +107,12 @@ class Progress:
         self._bar.write(text, file=sys.stderr)
 
     def skip(self, video: VideoInput, error: Exception) -> None:
-        """A video is left out, for a reason that is told."""
+        """A video is left out, for a reason that is reported."""
         self.fail(str(video), error)
         self.advance()
 
     def fail(self, video: str, error: Exception) -> None:
-        """Something went wrong with a video, which is told."""
+        """Something went wrong with a video, which is reported."""
         self.failed.append(video)
         print_failure(video, error)
 
@@ -130,7 +130,7 @@ class Progress:
 def show_progress(total: int) -> Iterator[Progress]:
     """A bar over videos, with videos per second, on stderr: if there are several, and if that is a terminal.
 
-    How many videos failed is told at the end where many scroll by.
+    How many videos failed is printed at the end where many scroll by.
     """
     from tqdm import tqdm
 

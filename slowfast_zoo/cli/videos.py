@@ -47,11 +47,11 @@ def find_videos(words: Iterable[str]) -> dict[str, str]:
     for word in words:
         if word == "-":
             for line in sys.stdin:
-                found |= _named(line.rstrip("\r\n")) if line.strip() else {}
+                found |= _find_named(line.rstrip("\r\n")) if line.strip() else {}
         elif _PATTERN.search(word) and not os.path.lexists(word) and not _is_url(word):
-            found |= _matching(word)
+            found |= _find_matching(word)
         else:
-            found |= _named(word)
+            found |= _find_named(word)
     once: dict[str, str] = {}
     for video in found:
         once.setdefault(video if _is_url(video) else os.path.abspath(video), video)
@@ -122,7 +122,7 @@ def target_files(
     return files
 
 
-def _named(word: str) -> dict[str, str]:
+def _find_named(word: str) -> dict[str, str]:
     """The videos of a file, a folder or a URL."""
     from slowfast_zoo.video.source import local_path
 
@@ -131,14 +131,14 @@ def _named(word: str) -> dict[str, str]:
     word = path  # of a file: URL too
     if not os.path.isdir(word):
         return {word: os.path.dirname(os.path.abspath(word))}
-    videos = _in_folder(word)
+    videos = _find_in_folder(word)
     if not videos:
         raise FileNotFoundError(errno.ENOENT, "neither videos nor images in the folder", word)
     root = os.path.abspath(word)
     return {video: os.path.dirname(root) if video == word else root for video in videos}
 
 
-def _matching(pattern: str) -> dict[str, str]:
+def _find_matching(pattern: str) -> dict[str, str]:
     """The videos that a pattern matches."""
     # Names are kept from the first part that is not plain on.
     plain = os.path.dirname(pattern[: re.search(_PATTERN, pattern).start()])  # type: ignore[union-attr]
@@ -146,7 +146,7 @@ def _matching(pattern: str) -> dict[str, str]:
     videos: list[str] = []
     for match in sorted(glob.glob(pattern, recursive=True)):
         if os.path.isdir(match):
-            videos += _in_folder(match)
+            videos += _find_in_folder(match)
         elif any_suffix or match.lower().endswith(VIDEO_SUFFIXES):
             videos.append(match)
     if not videos:
@@ -154,7 +154,7 @@ def _matching(pattern: str) -> dict[str, str]:
     return dict.fromkeys(videos, os.path.abspath(plain))
 
 
-def _in_folder(folder: str) -> list[str]:
+def _find_in_folder(folder: str) -> list[str]:
     """The videos in a folder, or else the folders of images; what is hidden is left alone, links are followed."""
     from slowfast_zoo.video.source import IMAGE_SUFFIXES
 

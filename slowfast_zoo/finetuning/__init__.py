@@ -93,7 +93,7 @@ def finetune(settings: Settings) -> FinetuneResult:
         if team.rank == 0:
             warn_about(data, flip=settings.flip)
         device = device_of(settings.device, team)
-        with _seed_apart(settings.seed, device):
+        with _use_seed(settings.seed, device):
             network, data = resolve_network(settings, data)
             transform = prepare(network, data, settings, device)
             lr = settings.rate(team.size, multi_label=data.multi_label)
@@ -131,7 +131,7 @@ def finetune(settings: Settings) -> FinetuneResult:
 
 
 @contextmanager
-def _seed_apart(seed: int, device: torch.device) -> Iterator[None]:
+def _use_seed(seed: int, device: torch.device) -> Iterator[None]:
     """The seed's random numbers, and afterwards the caller's."""
     import numpy as np
 

@@ -135,6 +135,6 @@ def open_board(folder: Path | None, history: Sequence[Row]) -> Iterator[AddRow]:
             add(row)
         yield add
     finally:
-        with contextlib.suppress(OSError):  # nothing is left to write; where the disk is full, that was told
+        with contextlib.suppress(OSError):  # nothing is left to write; where the disk is full, that was reported
             writer.close()
         threading.excepthook = before

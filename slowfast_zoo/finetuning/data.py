@@ -90,7 +90,7 @@ def read_data(
     labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
     if isinstance(val, (int, float)) and not 0 < val < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
-    if isinstance(train, (str, os.PathLike)) and (parts := _parts(Path(train))):
+    if isinstance(train, (str, os.PathLike)) and (parts := _find_parts(Path(train))):
         train = parts[0]
         if val is None and parts[1] is not None:
             val = parts[1]
@@ -100,8 +100,8 @@ def read_data(
     if val is None or isinstance(val, (int, float)):
         entries, held = _hold_out(entries, HELD_OUT if val is None else val, seed)
     else:
-        held, _ = _read(val, names or _numbered(entries), root, multi_label)
-    data = Data(entries, held, tuple(names or _numbered(entries)), names is not None, multi_label)
+        held, _ = _read(val, names or _number_classes(entries), root, multi_label)
+    data = Data(entries, held, tuple(names or _number_classes(entries)), names is not None, multi_label)
     _check(data)
     return data
 
@@ -150,8 +150,8 @@ _TRAIN, _VAL, _TEST = (
 )
 
 
-def _parts(folder: Path) -> tuple[Path, Path | None] | None:
-    """The folders train and val in a folder that has these or test, and perhaps others that are told of.
+def _find_parts(folder: Path) -> tuple[Path, Path | None] | None:
+    """The folders train and val in a folder that has these or test, and perhaps others, which a warning names.
 
     Raises:
         ValueError: there are several of a kind, or none to train on.
@@ -200,7 +200,7 @@ def _read(
         if len(videos) == len(given):
             plain = [replace(entry, targets=tuple(map(int, entry.targets))) for entry in videos]
             return plain, None if labels is None else tuple(labels)
-        return _from_pairs(list(map(_pair, given)), labels, root)
+        return _read_pairs(list(map(_parse_pair, given)), labels, root)
     if os.path.isdir(source):
         return read_class_folders(source, labels)
     names = labels_in_list(source) if labels is None else tuple(labels)
@@ -208,7 +208,7 @@ def _read(
     return read_dataset(source, known, root=root, multi_label=multi_label), names
 
 
-def _pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
+def _parse_pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
     """Path and labels of a video; a path by itself has the name of its folder as its label."""
     if isinstance(entry, LabelledVideo):
         raise TypeError("videos are LabelledVideo, all of them, or paths or pairs of a path and a label")
@@ -227,7 +227,7 @@ def _pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
     )
 
 
-def _from_pairs(
+def _read_pairs(
     pairs: Sequence[tuple[str, tuple[str | int, ...]]],
     labels: Sequence[str] | None,
     root: str | os.PathLike[str] | None,
@@ -256,7 +256,7 @@ def _from_pairs(
 _MOST_CLASSES = 100_000  # that a list of bare indices can have
 
 
-def _numbered(entries: Sequence[LabelledVideo]) -> list[str]:
+def _number_classes(entries: Sequence[LabelledVideo]) -> list[str]:
     """Names for classes that have none."""
     return [f"class {index}" for index in range(1 + max((t for entry in entries for t in entry.targets), default=-1))]
 

@@ -246,7 +246,10 @@ class Settings:
 
 
 def takes_settings(settings: Callable[P, Settings]) -> Callable[[Callable[[Settings], R]], Callable[P, R]]:
-    """Give a function of :class:`Settings` the signature of its constructor, and a description of each argument."""
+    """Give a function of :class:`Settings` the signature of its constructor, and a description of each argument.
+
+    Type checkers see the signature too: it is that of ``settings``, which ``P`` stands for.
+    """
 
     def decorate(work: Callable[[Settings], R]) -> Callable[P, R]:
         @functools.wraps(work)
