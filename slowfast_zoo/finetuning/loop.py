@@ -96,9 +96,11 @@ class Trainer:
         if team.size > 1:
             on_gpu = self._device.type == "cuda"
             self._model = DistributedDataParallel(network, device_ids=[self._device] if on_gpu else None)
-        parts = {"network": network, "ema": self._ema and self._ema.module, "optimizer": self._optimizer}
-        parts["scaler"] = self._scaler
-        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
+        self._parts: dict[str, Any] = {"network": network, "optimizer": self._optimizer}  # that a state keeps, too
+        if self._ema:
+            self._parts["ema"] = self._ema.module
+        if self._scaler:
+            self._parts["scaler"] = self._scaler
         self.epoch = self.step = 0
         self.loss_sum = 0.0  # of the epoch's steps
         self.forgotten = 0  # epochs from the first, of which the best network is there no more

@@ -56,12 +56,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pictures."""
-    monkeypatch.setattr(loop, "draw_curves", lambda *args: None)
-
-
 def network(seed: int = 0, **overrides: Any) -> Any:
     torch.manual_seed(seed)
     return sfz.create_model("slowfast_tiny_4x8", width=8, num_classes=3, crop=32, **overrides)

@@ -10,22 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainings import network, write_two_classes
+from trainings import network
 
 import slowfast_zoo as sfz
 from slowfast_zoo.finetuning import finetune, loop
 
 SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 1e-3, "workers": 0}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_two_classes(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "draw_curves", lambda *args: None)
 
 
 @pytest.mark.parametrize("name", ["sgd", "SGD", "nesterov", "sgdw", "nesterovw", "nlars", "lookahead_sgd", "rmsprop"])
