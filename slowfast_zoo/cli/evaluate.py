@@ -6,6 +6,8 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from slowfast_zoo.inference.evaluation.frame_map import FrameMAP
     from slowfast_zoo.inference.evaluation.metrics import ClassResult
     from slowfast_zoo.inference.evaluation.run import Evaluation
+    from slowfast_zoo.utils.distributed import Team
 
 _SHOWN = 10  # classes and pairs of classes
 _LAYOUT = {"indent": "  ", "gap": "   "}  # of tables
@@ -140,14 +143,14 @@ def _classify(args: argparse.Namespace) -> int:
     from slowfast_zoo.inference.draw.confusion import save_confusion_plot
     from slowfast_zoo.inference.draw.style import check_plot_path
     from slowfast_zoo.inference.evaluation.run import evaluate, has_sets, views_of
-    from slowfast_zoo.utils.distributed import device_of, processes
+    from slowfast_zoo.utils.distributed import device_of
     from slowfast_zoo.video.dataset import read_dataset
 
     with open(args.dataset, "rb"):  # before a network is loaded, not after
         pass
     if args.confusion:
         check_plot_path(args.confusion)
-    with processes(args.device) as team:
+    with _processes(args.device) as team:
         options = {**network_options(args), "device": device_of(args.device, team)}
         classifier = VideoClassifier(args.model or MODEL, sampling=args.sampling, **options)
         multi_label = (has_sets(classifier, ()) or None) if args.multi_label is None else args.multi_label
@@ -235,6 +238,22 @@ def _class_row(entry: ClassResult) -> tuple[str, ...]:
         "" if entry.value is None else f"{100 * entry.value:.1f} %",
         taken_for + (f", and {more} more" if more > 0 else ""),
     )
+
+
+@contextmanager
+def _processes(device: str | None) -> Iterator[Team]:
+    """The processes of torchrun, or this one alone; what they share is closed afterwards, also after a failure."""
+    import torch.distributed as dist
+
+    from slowfast_zoo.utils.distributed import processes
+
+    was_there = dist.is_available() and dist.is_initialized()
+    try:
+        with processes(device) as team:
+            yield team
+    finally:
+        if dist.is_available() and dist.is_initialized() and not was_there:
+            dist.destroy_process_group()
 
 
 def _results_name(args: argparse.Namespace, model: str, clips: int, crops: int | str) -> str:
