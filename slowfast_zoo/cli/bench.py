@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from .text import format_table, print_json
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference.measure.work import Variant, Workload
@@ -51,8 +52,6 @@ def report(args: argparse.Namespace, work: Workload, variants: Sequence[Variant]
     """Measure variants of the network and print them, the first as what the others are compared with."""
     from slowfast_zoo.inference.measure import bench
 
-    from .models import _print_table
-
     for variant in variants:  # before the work, not after a minute of it
         variant.require()
     facts = bench.cost(work)
@@ -71,13 +70,14 @@ def report(args: argparse.Namespace, work: Workload, variants: Sequence[Variant]
         "rows": rows,
     }
     if args.json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return 0
     print(f"{args.model}, {found['what']}, input {' x '.join(map(str, found['input']))}")
     for title, text in _heading(found):
         print(f"  {title:<12} {text}")
     print()
-    _print_table(_aligned([("", "latency, ms", "quartiles", "clips/s", "peak MiB", "ratio"), *map(_cells, rows)]))
+    head = ("", "latency, ms", "quartiles", "clips/s", "peak MiB", "ratio")
+    print(format_table([head, *map(_cells, rows)], "<>>>>>"))
     return 0
 
 
@@ -136,9 +136,3 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
     rate = f"{row['clips_per_second']:.2f}"
     return (row["name"], f"{row['median_ms']:.1f}", f"{low:.1f} to {high:.1f}", rate, peak, f"{row['ratio']:.2f}")
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Numbers to the right of their column; the first column is text."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))) for row in rows]

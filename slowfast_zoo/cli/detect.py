@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slowfast_zoo.errors import WeightsError, in_line
 
-from .videos import WORDS_HELP, Progress, find_videos, positive, target_files
+from .options import add_model_option, add_network_options, network_options, parse_positive
+from .text import print_json, print_written, show_progress
+from .videos import WORDS_HELP, find_videos, target_files
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference import ActionDetector, Detections
@@ -31,9 +31,7 @@ def add_command(commands: Any) -> None:
         "and left out; the exit code is then 2.",
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help=WORDS_HELP)
-    parser.add_argument(
-        "--model", default="slowfast_tiny_4x8_det.objects", help="pretrained model, a *_det (default: %(default)s)"
-    )
+    add_model_option(parser, "pretrained model, a *_det", "slowfast_tiny_4x8_det.objects")
     parser.add_argument(
         "--boxes",
         metavar="FILE",
@@ -42,27 +40,23 @@ def add_command(commands: Any) -> None:
         "one box (default: people)",
     )
     parser.add_argument(
-        "--every", type=positive, metavar="S", help="seconds from one key frame to the next (default: 1)"
+        "--every", type=parse_positive, metavar="S", help="seconds from one key frame to the next (default: 1)"
     )
     parser.add_argument(
-        "--person-threshold", type=_part, metavar="P", help="least confidence of a box, 0 to 1 (default: 0.8)"
+        "--person-threshold", type=_parse_share, metavar="P", help="least confidence of a box, 0 to 1 (default: 0.8)"
     )
     parser.add_argument(
         "--scales",
-        type=_sides,
+        type=_parse_sides,
         metavar="N,N",
         help="shorter sides in pixels whose scores are averaged, such as 224,256,320 (default: the weights' own)",
     )
     parser.add_argument("--flip", action="store_true", help="average with the scores of the mirrored video")
-    parser.add_argument("--fps", type=positive, help="frame rate of folders of images (default: 30)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="to compute in (default: float32)")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="key frames that are computed at once (default: 1, on a GPU 4)"
-    )
+    parser.add_argument("--fps", type=parse_positive, help="frame rate of folders of images (default: 30)")
+    add_network_options(parser, "key frames that are computed at once (default: 1, on a GPU 4)", workers=False)
     parser.add_argument(
         "--threshold",
-        type=_part,
+        type=_parse_share,
         default=0.3,
         metavar="P",
         help="least score of an action that is shown, 0 to 1 (default: %(default)s)",
@@ -93,27 +87,22 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detect and print; a bad file among several is told of and skipped."""
-    import torch
-
+    """Detect and print; a bad file among several is reported and skipped."""
     from slowfast_zoo.inference import ActionDetector
     from slowfast_zoo.inference.draw.boxes import render_detections
+    from slowfast_zoo.inference.draw.captions import check_render_path
+    from slowfast_zoo.video.encode import SUFFIXES
 
     videos = find_videos(args.videos)
     if not videos:
         raise ValueError("the list on standard input is empty")
     _check(args, list(videos))
-    renders = _renders(videos, args.render)
-    detector = ActionDetector(
-        args.model,
-        device=args.device,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
-        batch_size=args.batch_size,
-        **({} if args.person_threshold is None else {"person_threshold": args.person_threshold}),
-    )
+    renders = target_files(videos, args.render, "--render", SUFFIXES, check_render_path)
+    persons = {} if args.person_threshold is None else {"person_threshold": args.person_threshold}
+    detector = ActionDetector(args.model, **network_options(args), **persons)
     records: list[dict[str, Any]] = []
     for_csv: list[Detections] = []
-    with Progress(len(videos)) as progress:
+    with show_progress(len(videos)) as progress:
         for number, video in enumerate(videos):
             found = None
             with progress.failing(video, OSError, ValueError):
@@ -121,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             if found is not None and args.json:
                 records.append(found.to_dict(args.top_k, args.threshold))
             elif found is not None:  # what cannot be printed is no fault of the video
-                table = as_table(found, args.top_k, args.threshold, labels_known=detector.labels_known)
+                table = format_detections(found, args.top_k, args.threshold, labels_known=detector.labels_known)
                 progress.print(("\n" if number else "") + table)
             if found is not None and args.csv:
                 with progress.failing(video, ValueError):
@@ -134,13 +123,13 @@ def run(args: argparse.Namespace) -> int:
                     progress.note(f"wrote {renders[video]}")
             progress.advance()
     if args.json:
-        print(json.dumps(records, indent=2))
+        print_json(records)
     if for_csv:
         _write_csv(args.csv, for_csv)
     return 2 if progress.failed else 0
 
 
-def as_table(found: Detections, top_k: int, threshold: float, *, labels_known: bool = True) -> str:
+def format_detections(found: Detections, top_k: int, threshold: float, *, labels_known: bool = True) -> str:
     """Key frame by key frame each box, x1 y1 x2 y2 in pixels, with its best actions and their scores."""
     frames, boxes = _count(len(found), "key frame"), _count(sum(map(len, found)), "box", "es")
     lines = [
@@ -233,20 +222,7 @@ def _write_csv(path: str, videos: list[Detections]) -> None:
     from slowfast_zoo.inference.evaluation.ava import write_ava_csv
 
     write_ava_csv(path, ((_name(found.video), *row) for found in videos for row in found.ava_rows()))
-    print(f"wrote {path}", file=sys.stderr)
-
-
-def _renders(videos: dict[str, str], target: str | None) -> dict[str, Path]:
-    """Where --render writes, which was given or not."""
-    from slowfast_zoo.inference.draw.captions import check_render_path
-    from slowfast_zoo.utils.files import keep_inputs
-    from slowfast_zoo.video.encode import SUFFIXES
-
-    files = target_files(videos, target, "--render", SUFFIXES) if target else {}
-    keep_inputs(files.values(), videos)
-    for file in files.values():
-        check_render_path(file)
-    return files
+    print_written(path)
 
 
 def _name(video: str) -> str:
@@ -254,14 +230,14 @@ def _name(video: str) -> str:
     return Path(video).stem
 
 
-def _part(text: str) -> float:
+def _parse_share(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= (value := float(text)) <= 1:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
-def _sides(text: str) -> tuple[int, ...]:
+def _parse_sides(text: str) -> tuple[int, ...]:
     with contextlib.suppress(ValueError):
         sides = tuple(int(side) for side in text.split(","))
         if min(sides) >= 32:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slowfast_zoo.errors import in_line
 
-from .videos import add_network_options, add_view_options, network_options, tell_failure, warnings_between_bars
+from .options import MODEL, add_network_options, add_view_options, network_options
+from .text import format_table, print_failure, print_json, print_written, warnings_between_bars
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference.evaluation.frame_map import FrameMAP
     from slowfast_zoo.inference.evaluation.metrics import ClassResult
     from slowfast_zoo.inference.evaluation.run import Evaluation
+    from slowfast_zoo.utils.distributed import Team
 
 _SHOWN = 10  # classes and pairs of classes
-_MODEL = "slowfast_tiny_4x8.motion"
+_LAYOUT = {"indent": "  ", "gap": "   "}  # of tables
 # Options of one task alone, by their names in argparse.
 _OF_TASK = {
     "classify": (
@@ -69,7 +70,7 @@ def add_command(commands: Any) -> None:
     kind.add_argument(
         "--single-label", action="store_false", dest="multi_label", help="each video must have exactly one label"
     )
-    parser.add_argument("--model", help=f"pretrained model (default: {_MODEL})")
+    parser.add_argument("--model", help=f"pretrained model (default: {MODEL})")
     add_view_options(parser)
     add_network_options(parser)
     parser.add_argument("--per-class", action="store_true", help="print the whole table of classes, not only the worst")
@@ -132,9 +133,8 @@ def _measure_detections(args: argparse.Namespace) -> int:
         read_exclusions(args.exclude) if args.exclude else (),
         **settings,
     )
-    report = json.dumps({"dataset": args.dataset, "detections_file": args.detections, **result.to_dict()}, indent=2)
-    print(report if args.json else _as_ava_text(result, whole=args.per_class))
-    _write_report(args, report)
+    report = {"dataset": args.dataset, "detections_file": args.detections, **result.to_dict()}
+    _report(args, report, _format_frame_map(result, whole=args.per_class))
     return 0
 
 
@@ -143,15 +143,16 @@ def _classify(args: argparse.Namespace) -> int:
     from slowfast_zoo.inference.draw.confusion import save_confusion_plot
     from slowfast_zoo.inference.draw.style import check_plot_path
     from slowfast_zoo.inference.evaluation.run import evaluate, is_multi_label
+    from slowfast_zoo.utils.distributed import device_of
     from slowfast_zoo.video.dataset import read_dataset
 
     with open(args.dataset, "rb"):  # before a network is loaded, not after
         pass
     if args.confusion:
         check_plot_path(args.confusion)
-    with _processes() as rank:
-        options = {**network_options(args), **_device(args)}
-        classifier = VideoClassifier(args.model or _MODEL, sampling=args.sampling, **options)
+    with _processes(args.device) as team:
+        options = {**network_options(args), "device": device_of(args.device, team)}
+        classifier = VideoClassifier(args.model or MODEL, sampling=args.sampling, **options)
         multi_label = (is_multi_label(classifier, ()) or None) if args.multi_label is None else args.multi_label
         entries = read_dataset(args.dataset, classifier.labels, root=args.root, multi_label=multi_label)
         multi_label = is_multi_label(classifier, entries) if multi_label is None else multi_label
@@ -168,22 +169,21 @@ def _classify(args: argparse.Namespace) -> int:
                 multi_label=multi_label,
                 limit=args.limit,
                 results=results,
-                on_error=tell_failure,
+                on_error=print_failure,
                 progress=True,
             )
-        if rank:
+        if team.rank:
             return 0  # a failure of one makes torchrun end the others, perhaps before the first has written its files
-        report = json.dumps({"dataset": args.dataset, **evaluation.to_dict()}, indent=2)
-        print(report if args.json else as_text(args.dataset, evaluation, whole=args.per_class), flush=True)
-        print(f"each video's scores are in {results}{'.rank*' if rank is not None else ''}", file=sys.stderr)
-        _write_report(args, report)
+        print(f"each video's scores are in {results}{'.rank*' if team.size > 1 else ''}", file=sys.stderr)
+        report = {"dataset": args.dataset, **evaluation.to_dict()}
+        _report(args, report, format_evaluation(args.dataset, evaluation, whole=args.per_class))
         if args.confusion:
             save_confusion_plot(evaluation, args.confusion)
-            print(f"wrote {args.confusion}", file=sys.stderr)
+            print_written(args.confusion)
     return 2 if evaluation.skipped else 0
 
 
-def as_text(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str:
+def format_evaluation(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str:
     """The numbers with their intervals, then the classes that do worst, or all, and the pairs confused most often."""
     shown = [entry for entry in evaluation.classes if entry.videos]
     skipped = f", {len(evaluation.skipped)} skipped" if evaluation.skipped else ""
@@ -201,23 +201,23 @@ def as_text(dataset: str, evaluation: Evaluation, *, whole: bool = False) -> str
     blocks = [
         f"{in_line(dataset)}: {evaluation.videos} videos of {len(shown)} classes{skipped}\n"
         f"{evaluation.model}, {evaluation.dtype}, {evaluation.views}",
-        _table(rows),
+        format_table(rows, "<>", **_LAYOUT),
     ]
     worst = shown if whole else [entry for entry in evaluation.worst(_SHOWN) if entry.value != 1]
     if worst:
         value = "average precision" if evaluation.multi_label else "recognised"
         heading = "class" if whole else "worst classes"
         title = (heading, "videos", value, "" if evaluation.multi_label else "taken for")
-        blocks.append(_table([title, *map(_class_row, worst)]))
+        blocks.append(format_table([title, *map(_class_row, worst)], "<>><", **_LAYOUT))
     totals = {entry.label: entry.videos for entry in shown}
     pairs = evaluation.most_confused(_SHOWN)
     if pairs:
         table = [(label, f"{count} of {totals[label]}", other) for label, other, count in pairs]
-        blocks.append(_table([("confused most often", "videos", "taken for"), *table]))
+        blocks.append(format_table([("confused most often", "videos", "taken for"), *table], "<>", **_LAYOUT))
     return "\n\n".join(blocks)
 
 
-def _as_ava_text(result: FrameMAP, *, whole: bool) -> str:
+def _format_frame_map(result: FrameMAP, *, whole: bool) -> str:
     """The mean, then the classes found worst and best, or all in the order of their numbers."""
     if not whole:
         return str(result)
@@ -226,7 +226,7 @@ def _as_ava_text(result: FrameMAP, *, whole: bool) -> str:
         value = "" if entry.value is None else f"{100 * entry.value:.2f} %"
         rows.append((entry.label, str(entry.boxes), value, ""))
     head, *_ = str(result).partition("\n\n")
-    return "\n\n".join([head, _table(rows), *(f"note: {note}" for note in result.notes())])
+    return "\n\n".join([head, format_table(rows, "<>>", **_LAYOUT), *(f"note: {note}" for note in result.notes())])
 
 
 def _class_row(entry: ClassResult) -> tuple[str, ...]:
@@ -240,40 +240,20 @@ def _class_row(entry: ClassResult) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns in line: the first and the last to the left, the others, which are numbers, to the right."""
-    rows = [tuple(map(in_line, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *numbers, last in rows:
-        right = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
-        lines.append("  " + "   ".join((first.ljust(widths[0]), *right, last)).rstrip())
-    return "\n".join(lines)
-
-
 @contextmanager
-def _processes() -> Iterator[int | None]:
-    """This process's number among those that torchrun started; None without torchrun."""
-    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        yield None
-        return
+def _processes(device: str | None) -> Iterator[Team]:
+    """The processes of torchrun, or this one alone; what they share is closed afterwards, also after a failure."""
     import torch.distributed as dist
 
-    dist.init_process_group("gloo")  # only scores are exchanged, and they are on the CPU
+    from slowfast_zoo.utils.distributed import processes
+
+    was_there = dist.is_available() and dist.is_initialized()
     try:
-        yield dist.get_rank()
+        with processes(device) as team:
+            yield team
     finally:
-        dist.destroy_process_group()
-
-
-def _device(args: argparse.Namespace) -> dict[str, str]:
-    """A GPU for each of torchrun's processes, where there are some."""
-    import torch
-
-    local = os.environ.get("LOCAL_RANK")
-    if local is None or args.device not in (None, "cuda") or not torch.cuda.is_available():
-        return {}
-    return {"device": f"cuda:{local}"}
+        if dist.is_available() and dist.is_initialized() and not was_there:
+            dist.destroy_process_group()
 
 
 def _results_name(args: argparse.Namespace, model: str, clips: int, crops: int | str) -> str:
@@ -284,10 +264,14 @@ def _results_name(args: argparse.Namespace, model: str, clips: int, crops: int |
     return re.sub(r"[^\w.-]+", "_", name) + ".results.jsonl"
 
 
-def _write_report(args: argparse.Namespace, report: str) -> None:
-    from slowfast_zoo.utils.files import whole_file
+def _report(args: argparse.Namespace, report: dict[str, Any], text: str) -> None:
+    """Print the numbers, as JSON or as text, and write them if asked."""
+    from slowfast_zoo.utils.files import write_whole
 
+    if args.json:
+        print_json(report)
+    else:
+        print(text, flush=True)
     if args.output:
-        with whole_file(Path(args.output)) as temporary:
-            temporary.write_text(report + "\n", encoding="utf-8")
-        print(f"wrote {args.output}", file=sys.stderr)
+        write_whole(args.output, (json.dumps(report, indent=2) + "\n").encode())
+        print_written(args.output)

@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from .videos import Progress
+from .options import add_device_option, add_model_option
+from .text import show_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="a picture (.png, .jpg, .pdf, ...), or a video that plays the clip slowly (.mp4, .mkv, .mov)",
     )
-    parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
+    add_model_option(parser)
     parser.add_argument(
         "--class",
         dest="target",
@@ -45,7 +46,7 @@ def add_command(commands: Any) -> None:
         choices=("res2", "res3", "res4", "res5"),
         help="the stage: earlier ones are finer and mean less (default: %(default)s)",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="a JSON object, with how much each moment counts")
     parser.set_defaults(run=run)
 
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     target = check_explanation_path(args.output)
     keep_inputs([target], [args.video])
     classifier = VideoClassifier(args.model, device=args.device)
-    with Progress(1) as progress:
+    with show_progress(1) as progress:
         explained = explain_video(
             classifier,
             args.video,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
+
+from .text import print_json
 
 
 def add_command(commands: Any) -> None:
@@ -30,7 +31,7 @@ def add_command(commands: Any) -> None:
         "--out-indices", type=int, nargs="+", metavar="STAGE", help="which maps: 0 (stem) to 4 (res5) (default: all)"
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="fix the batch")
-    parser.add_argument("--size", type=_size, metavar="S|HxW", help="fix the sides, in pixels")
+    parser.add_argument("--size", type=_parse_size, metavar="S|HxW", help="fix the sides, in pixels")
     parser.add_argument("--frames", type=int, metavar="N", help="frames of a clip (default: the network's own)")
     parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default: the exporter's)")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not run the file")
@@ -57,15 +58,9 @@ def run(args: argparse.Namespace) -> int:
         check=args.check,
     )
     if args.json:
-        facts = {
-            "format": report.format,
-            "files": [str(file) for file in report.files],
-            "bytes": report.bytes,
-            "inputs": report.inputs,
-            "outputs": report.outputs,
-            "difference": report.difference,
-        }
-        print(json.dumps(facts, indent=2))
+        names = ("format", "files", "bytes", "inputs", "outputs", "difference")
+        facts = {name: getattr(report, name) for name in names}
+        print_json({**facts, "files": [str(file) for file in report.files]})
         return 0
     inputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in report.inputs.items())
     print(f"wrote {' and '.join(map(str, report.files))}, {report.bytes / 2**20:.2f} MiB")
@@ -74,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _size(text: str) -> int | tuple[int, int]:
+def _parse_size(text: str) -> int | tuple[int, int]:
     """A side, or height x width."""
     height, x, width = text.partition("x")
     try:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
-from .videos import (
-    WORDS_HELP,
-    Progress,
-    add_network_options,
-    crops,
-    find_videos,
-    network_options,
-    output_files,
-    positive,
-)
+from .options import add_model_option, add_network_options, network_options, parse_crops, parse_positive
+from .text import print_json, show_progress
+from .videos import WORDS_HELP, find_videos, output_files
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference import Features, VideoClassifier
@@ -53,20 +46,20 @@ def add_command(commands: Any) -> None:
         help="npz: arrays features (windows, channels) and times (windows, 2) in seconds, and settings as JSON; npy: "
         "only the features, with times and settings in a .json of the same name (default: %(default)s)",
     )
-    parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
+    add_model_option(parser)
     parser.add_argument("--window", type=int, metavar="N", help="frames in a window (default: the model's clip)")
     parser.add_argument(
         "--stride", type=int, default=16, metavar="N", help="frames from one window to the next (default: %(default)s)"
     )
     parser.add_argument(
         "--fps",
-        type=_rate,
+        type=_parse_rate,
         default=30.0,
         help="frames a second in which they count, to which videos are resampled, or native for each video's own; a "
         "folder of images is taken to have as many (default: 30)",
     )
     parser.add_argument(
-        "--crops", type=crops, choices=(1, 3, "full"), default=1, help="averaged, or the full frame (default: 1)"
+        "--crops", type=parse_crops, choices=(1, 3, "full"), default=1, help="averaged, or the full frame (default: 1)"
     )
     parser.add_argument(
         "--cover-end", action="store_true", help="one more window where a part of the video is left over"
@@ -78,7 +71,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compute what is missing; a bad file among several is told of and skipped."""
+    """Compute what is missing; a bad file among several is reported and skipped."""
     from slowfast_zoo.inference import VideoClassifier
 
     videos, sources = _find(args.videos)
@@ -92,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         _check(files[video], settings)
     todo = [video for video in videos if video not in set(there)]
     written = []
-    with Progress(len(todo)) as progress:
+    with show_progress(len(todo)) as progress:
         for video in todo:
             found: Features | None = None
             with progress.failing(video, OSError):
@@ -115,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         names = {"written": written, "there": there}
         report: dict[str, Any] = {kind: {video: str(files[video]) for video in of} for kind, of in names.items()}
-        print(json.dumps({"settings": settings, **report, "failed": progress.failed}, indent=2))
+        print_json({"settings": settings, **report, "failed": progress.failed})
     else:
         print(f"{len(written)} written, {len(there)} there already, {len(progress.failed)} failed")
     return 2 if progress.failed else 0
@@ -189,21 +182,12 @@ def _check(file: Path, settings: dict[str, Any]) -> None:
         else:
             its = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["settings"]
         differing = [name for name in settings if its.get(name) != settings[name]]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        RecursionError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, BadZipFile) as error:
         raise ValueError(f"{file} is there already, but is not of this command: {remedy}") from error
     if differing:
         changes = ", ".join(f"{name} {its.get(name)} instead of {settings[name]}" for name in differing)
         raise ValueError(f"{file} is there already with other settings ({changes}): {remedy}")
 
 
-def _rate(text: str) -> float | None:
-    return None if text == "native" else positive(text)
+def _parse_rate(text: str) -> float | None:
+    return None if text == "native" else parse_positive(text)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .videos import crops
+from slowfast_zoo.finetuning.settings import Settings
+
+from .options import add_model_option, parse_crops
+from .text import print_json
 
 if TYPE_CHECKING:
     from slowfast_zoo.finetuning import FinetuneResult
 
 # What of the options the function that does the work is not given by their names.
 _OWN = ("run", "data", "model", "output", "labels", "json")
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "int | str": parse_crops}
 
 
 def add_command(commands: Any) -> None:
@@ -39,72 +44,45 @@ def add_command(commands: Any) -> None:
         "of a video are separated by ;",
     )
     add = parser.add_argument
-    add("--val", type=_share_or_path, metavar="DATA", help="videos to validate on, or a share from 0 to 1 of DATA's to "
-        "hold out of each class (default: DATA's folder val, else 0.2)")  # fmt: skip
+    add(
+        "--val",
+        type=_parse_share_or_path,
+        metavar="DATA",
+        help="videos to validate on, or a share from 0 to 1 of DATA's to hold out of each class (default: DATA's "
+        "folder val, else 0.2)",
+    )
     add("--output", metavar="FOLDER", help="what is written (default: in the current folder, DATA.finetuned)")
-    add("--model", default="slowfast_tiny_4x8.motion", help="pretrained model to begin with (default: %(default)s)")
+    add_model_option(parser, "pretrained model to begin with")
     add("--labels", metavar="FILE", help="names of the classes, one a line, in the order of their indices")
     add("--root", metavar="DIR", help="folder that the paths in lists start from (default: each list's own)")
     add("--json", action="store_true", help="print a JSON object")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--multi-label", action="store_true", help="videos have sets of labels (default: if any has)")
     kind.add_argument("--single-label", action="store_false", dest="multi_label", help="each video has one label")
-    _add_schedule(parser.add_argument_group("schedule").add_argument)
-    _add_regularisation(parser.add_argument_group("augmentation and regularisation").add_argument)
-    _add_parts(parser.add_argument_group("what trains").add_argument)
-    _add_machine(parser.add_argument_group("validation, memory and files").add_argument)
+    add_settings(parser)
     parser.set_defaults(run=run)
 
 
-def _add_schedule(add: Any) -> None:
-    add("--epochs", type=int, metavar="N", help="how often each video is seen (default: 20)")
-    add("--batch-size", type=int, metavar="N", help="clips of a process at once (default: 8)")
-    add("--accumulate", type=int, metavar="N", help="batches of a step (default: 1)")
-    add("--lr", type=float, metavar="RATE", help="highest learning rate (default: by the clips of a step, half of "
-        "the paper's 0.1 for 64)")  # fmt: skip
-    add("--warmup-epochs", type=float, metavar="N", help="epochs of linear warm-up (default: 2/15 of them)")
-    add(
-        "--optimizer",
-        metavar="NAME",
-        help="any of timm's that need only first derivatives (default: sgd, with Nesterov's momentum)",
-    )
-    add("--momentum", type=float, metavar="M", help="of SGD (default: 0.9)")
-    add("--weight-decay", type=float, metavar="W", help="not of batch norms and biases (default: 1e-4)")
-    add("--layer-decay", type=float, metavar="F", help="factor of the learning rate from one stage to that before it")
-    add("--clip-grad", type=float, metavar="NORM", help="longest gradient")
-    add("--seed", type=int, metavar="N", help="of all that is random (default: 0)")
-
-
-def _add_regularisation(add: Any) -> None:
-    add("--no-flip", action="store_false", dest="flip", help="mirror no clips: for classes that know left from right")
-    add("--drop-rate", type=float, metavar="P", help="dropout before the classifier (default: 0.5)")
-    add("--label-smoothing", type=float, metavar="S", help="share of a label that is spread over all classes")
-    add("--mixup", type=float, metavar="ALPHA", help="mix pairs of clips and their labels")
-    add(
-        "--ema", type=float, metavar="DECAY", help="validate and write a moving average of the weights, of such as 0.99"
-    )
-
-
-def _add_parts(add: Any) -> None:
-    stages = ("stem", "res2", "res3", "res4", "res5")
-    add("--freeze", choices=stages, help="the last stage that does not train; res5 leaves only the classifier")
-    add("--batch-norm", choices=("batch", "sync", "split", "frozen"), help="statistics of each process's batch (the "
-        "default), of all processes' (GPUs only), of 8 clips each as in the paper, or the pretrained ones")  # fmt: skip
-    add("--from-scratch", action="store_false", dest="pretrained", help="begin with random weights")
-    add("--crop", type=int, metavar="N", help="side of the clips in pixels in validation and use (default: the "
-        "model's); in training seven eighths of it")  # fmt: skip
-
-
-def _add_machine(add: Any) -> None:
-    add("--clips", type=int, metavar="N", help="clips of a video in validation (default: 1, the centre)")
-    add("--crops", type=crops, choices=(1, 3, "full"), help="crops of a clip, or the full frame (default: 1)")
-    add("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one; under torchrun one for each)")
-    add("--amp", choices=("bfloat16", "float16"), help="compute in this type what loses nothing by it")
-    add("--grad-checkpointing", action="store_true", help="less memory, more time")
-    add("--workers", type=int, metavar="N", help="processes that decode videos (default: none, on a GPU up to 8)")
-    add("--max-bad", type=float, metavar="SHARE", help="stop if more of the videos cannot be read (default: 0.05)")
-    add("--restart", action="store_false", dest="resume", help="begin again, in place of the fine-tuning in FOLDER")
-    add("--tensorboard", action="store_true", help="write the numbers for TensorBoard too")
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each setting that belongs to a group."""
+    groups: dict[str, Any] = {}
+    for setting in fields(Settings):
+        about = setting.metadata
+        if not (title := about.get("group")):
+            continue
+        group = groups[title] = groups.get(title) or parser.add_argument_group(title)
+        option, meaning = about["option"] or ("--" + setting.name.replace("_", "-"), about["meaning"])
+        if isinstance(setting.default, bool):
+            action = "store_false" if setting.default else "store_true"
+            group.add_argument(option, action=action, dest=setting.name, help=meaning)
+            continue
+        group.add_argument(
+            option,
+            type=_TYPES.get(str(setting.type).removesuffix(" | None"), str),
+            choices=(about["check"] and about["check"].choices) or None,
+            metavar=about["metavar"],
+            help=meaning,
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -119,7 +97,11 @@ def run(args: argparse.Namespace) -> int:
     result = finetune(args.model, args.data, output=output, **{"progress": True, **settings})
     among_others = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(_plain(result), indent=2) if "json" in args else as_text(result), flush=True)
+        if "json" in args:
+            skipped = [{"video": video, "reason": reason} for video, reason in result.skipped]
+            print_json({**vars(result), "best": str(result.best), "last": str(result.last), "skipped": skipped})
+        else:
+            print(format_result(result), flush=True)
         if result.skipped:
             note = "; the exit code is 0 all the same, for torchrun" if among_others else ""
             print(f"slowfast-zoo: {len(result.skipped)} videos could not be read, see above{note}", file=sys.stderr)
@@ -127,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     return 2 if result.skipped and not among_others else 0
 
 
-def as_text(result: FinetuneResult) -> str:
+def format_result(result: FinetuneResult) -> str:
     """What came out, and where it is."""
     row = result.history[result.best_epoch - 1]
     names = {
@@ -145,18 +127,7 @@ def as_text(result: FinetuneResult) -> str:
     )
 
 
-def _plain(result: FinetuneResult) -> dict[str, Any]:
-    """Plain values for JSON."""
-    return {
-        "best": str(result.best),
-        "last": str(result.last),
-        "best_epoch": result.best_epoch,
-        "history": list(result.history),
-        "skipped": [{"video": video, "reason": reason} for video, reason in result.skipped],
-    }
-
-
-def _share_or_path(text: str) -> float | str:
+def _parse_share_or_path(text: str) -> float | str:
     """Value of --val."""
     try:
         return float(text)

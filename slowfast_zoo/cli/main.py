@@ -16,7 +16,7 @@ from slowfast_zoo.utils.signals import unwound_when_ended
 from slowfast_zoo.utils.version import __version__
 
 from . import bench, detect, evaluate, explain, export, features, finetune, models, predict, weights
-from .text import in_one_line
+from .text import in_one_line, print_error
 
 _INTERRUPTED, _READER_GONE = 130, 141  # what shells report for SIGINT and SIGPIPE
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _INTERRUPTED
         except (SlowFastZooError, ValueError, OSError, MemoryError) as error:
-            print(f"slowfast-zoo: error: {in_one_line(error)}", file=sys.stderr)
+            print_error(in_one_line(error))
             return 2
 
 
@@ -92,15 +92,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"slowfast-zoo {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     models.add_commands(commands)
-    predict.add_command(commands)
-    features.add_command(commands)
-    detect.add_command(commands)
-    explain.add_command(commands)
-    finetune.add_command(commands)
-    evaluate.add_command(commands)
+    for module in (predict, features, detect, explain, finetune, evaluate):
+        module.add_command(commands)
     weights.add_commands(commands)
-    export.add_command(commands)
-    bench.add_command(commands)
+    for module in (export, bench):
+        module.add_command(commands)
     return parser
 
 

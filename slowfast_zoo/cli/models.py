@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from slowfast_zoo.errors import in_line
+
+from .text import format_table, print_json
 
 _LABELS_SHOWN = 20
 _AVERAGES = {
@@ -40,14 +41,14 @@ def run_list(args: argparse.Namespace) -> int:
 
     names = list_models(args.pattern, pretrained=args.pretrained)
     if args.json:
-        print(json.dumps(names, indent=2))
+        print_json(names)
     elif not names:
         kind = "set of weights" if args.pretrained else "model"
         raise ValueError(f"no {kind} matches {args.pattern!r}; slowfast-zoo list shows all")
     elif args.pretrained:
         found = [records()[name] for name in names]
         rows = [(r.name + " *" * r.default, r.dataset, _short_metric(r.metrics)) for r in found]
-        _print_table([("name (* the network's default)", "trained on", "result"), *rows])
+        print(format_table([("name (* the network's default)", "trained on", "result"), *rows]))
     else:
         table = [("name", "clip at 30 fps", "crop", "weights")]
         for name in names:
@@ -55,7 +56,7 @@ def run_list(args: argparse.Namespace) -> int:
             clip = f"{config.clip_frames} frames, {config.clip_seconds():.2f} s"
             tags = [full.partition(".")[2] for full in list_models(f"{name}.*", pretrained=True)]
             table.append((name, clip, f"{config.crop} x {config.crop}", ", ".join(tags)))
-        _print_table(table)
+        print(format_table(table))
     return 0
 
 
@@ -63,7 +64,7 @@ def run_info(args: argparse.Namespace) -> int:
     """Print one model's configuration, cost, preprocessing and weights."""
     facts = describe(args.model)
     if args.json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return 0
     weights = facts["weights"]
     rows = [
@@ -81,7 +82,7 @@ def run_info(args: argparse.Namespace) -> int:
     rows += (
         _weights_rows(weights)
         if weights
-        else [("weights", ", ".join(_starred(facts["pretrained"])) or "none published")]
+        else [("weights", ", ".join(_mark_default(facts["pretrained"])) or "none published")]
     )
     print(facts["name"])
     for title, text in rows:
@@ -92,7 +93,7 @@ def run_info(args: argparse.Namespace) -> int:
     return 0
 
 
-def _starred(names: Sequence[str]) -> list[str]:
+def _mark_default(names: Sequence[str]) -> list[str]:
     """Sets of weights, the default one marked."""
     from slowfast_zoo.weights import records
 
@@ -138,28 +139,25 @@ def describe(name: str) -> dict[str, Any]:
         ValueError: the name is unknown.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    from slowfast_zoo.factory import create_model, create_transform, list_models
+    from slowfast_zoo.factory import create_transform, list_models
+    from slowfast_zoo.inference.measure.bench import cost
+    from slowfast_zoo.inference.measure.work import Workload
     from slowfast_zoo.weights import class_names, records
 
+    work = Workload(model=name)
     with torch.device("meta"):  # shapes only: nothing is allocated or computed
-        model: Any = create_model(name).eval()
-        config, preprocessing = model.config, model.pretrained_cfg
-        with FlopCounterMode(display=False) as counter:
-            clip = torch.empty(1, config.in_chans, config.clip_frames, config.crop, config.crop)
-            model(clip, [torch.empty(1, 4)]) if config.roi else model(clip)  # one person, where persons are asked for
-    record = records().get(name)
+        model = work.network()
+    preprocessing, record = model.pretrained_cfg, records().get(name)
     return {
         "name": name,
-        "summary": str(config),
-        "config": config.to_dict(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": counter.get_total_flops() // 2,
+        "summary": str(model.config),
+        "config": model.config.to_dict(),
+        **cost(work),
         "preprocessing": {key: preprocessing[key] for key in ("mean", "std", "scale", "crop", "channel_order")},
         "preprocessing_summary": str(create_transform(name)),
         "labels": list(class_names(preprocessing["labels"]) or ()),
-        "pretrained": list_models(f"{model.pretrained_cfg['architecture']}.*", pretrained=True),
+        "pretrained": list_models(f"{preprocessing['architecture']}.*", pretrained=True),
         "weights": record.to_dict() if record else None,
     }
 
@@ -173,10 +171,3 @@ def _short_metric(metrics: Any) -> str:
 
 def _metric(metric: Any) -> str:
     return f"{metric['name']} {metric['value']} ({metric['protocol']})"
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell; the first row is the header."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

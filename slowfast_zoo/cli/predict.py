@@ -14,23 +14,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from slowfast_zoo.errors import in_line
 
-from .videos import (
-    WORDS_HELP,
-    Progress,
-    add_network_options,
-    add_view_options,
-    find_videos,
-    network_options,
-    positive,
-    target_files,
-)
+from .options import add_model_option, add_network_options, add_view_options, network_options, parse_positive
+from .text import print_json, print_written, show_progress
+from .videos import WORDS_HELP, find_videos, target_files
 
 if TYPE_CHECKING:
     from slowfast_zoo.inference import Prediction, Timeline, VideoClassifier
 
+    from .text import Progress
+
 _IN_FULL = 3  # more videos than that get one line each
 _BAR, _SHORT_BAR = 30, 10  # characters that stand for 100 %
 _LONGEST = 32  # characters of a label in such a line
+_TABLES = (".csv", ".json")
 _PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 
 
@@ -45,9 +41,9 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help=WORDS_HELP)
     parser.add_argument("--sample", action="store_true", help="classify the short video that comes with the package")
-    parser.add_argument("--model", default="slowfast_tiny_4x8.motion", help="pretrained model (default: %(default)s)")
+    add_model_option(parser)
     add_view_options(parser)
-    parser.add_argument("--fps", type=positive, help="frame rate of folders of images (default: 30)")
+    parser.add_argument("--fps", type=parse_positive, help="frame rate of folders of images (default: 30)")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes to show (default: %(default)s)")
     add_network_options(parser)
     form = parser.add_mutually_exclusive_group()
@@ -71,26 +67,32 @@ def add_command(commands: Any) -> None:
         help="the video itself (.mp4, .mkv, .mov; no sound), with class and score written in",
     )
     shown.add_argument(
-        "--window", type=positive, metavar="S", help="seconds that --timeline and --render look at (default: a clip)"
+        "--window",
+        type=parse_positive,
+        metavar="S",
+        help="seconds that --timeline and --render look at (default: a clip)",
     )
     shown.add_argument(
-        "--stride", type=positive, metavar="S", help="seconds from one window to the next (default: half a window)"
+        "--stride",
+        type=parse_positive,
+        metavar="S",
+        help="seconds from one window to the next (default: half a window)",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Classify and print; a bad file among several is told of and skipped."""
+    """Classify and print; a bad file among several is reported and skipped."""
     from slowfast_zoo.inference import VideoClassifier
     from slowfast_zoo.video import sample_clip
 
     videos = find_videos([*args.videos, *([str(sample_clip())] if args.sample else [])])
     if not videos:
         raise ValueError("give a video file, or --sample for the one that comes with the package")
-    names, records, text_of = list(videos), [], _form(args, len(videos))
+    names, records, text_of = list(videos), [], _choose_format(args, len(videos))
     files = _Files(args, videos)
     classifier = VideoClassifier(args.model, sampling=args.sampling, **network_options(args))
-    with files, Progress(len(names)) as progress:
+    with files, show_progress(len(names)) as progress:
         for number, prediction in enumerate(_predictions(classifier, names, args, progress)):
             if args.json:
                 records.append(prediction.to_dict())
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                 files.write(names[prediction.position], prediction, classifier, progress)
             progress.advance()
     if args.json:
-        print(json.dumps(records, indent=2))
+        print_json(records)
     return 2 if progress.failed else 0
 
 
@@ -119,18 +121,18 @@ def _predictions(
 # Text
 
 
-def _form(args: argparse.Namespace, videos: int) -> Callable[[Prediction, bool], str]:
+def _choose_format(args: argparse.Namespace, videos: int) -> Callable[[Prediction, bool], str]:
     """What to print of a prediction, which may be the first one."""
     if args.jsonl:
         return lambda prediction, _: json.dumps(prediction.to_dict())
     if args.csv:
-        return _as_rows
+        return _format_rows
     if videos > _IN_FULL:
-        return _as_line
-    return lambda prediction, first: ("" if first else "\n") + as_table(prediction)
+        return _format_line
+    return lambda prediction, first: ("" if first else "\n") + format_prediction(prediction)
 
 
-def as_table(prediction: Prediction) -> str:
+def format_prediction(prediction: Prediction) -> str:
     """The best classes with bars, then the clips in the order of time."""
     from slowfast_zoo.inference import describe_views
 
@@ -153,7 +155,7 @@ def as_table(prediction: Prediction) -> str:
     return "\n".join(lines)
 
 
-def _as_line(prediction: Prediction, first: bool) -> str:
+def _format_line(prediction: Prediction, first: bool) -> str:
     """The best class of a video; before the first one, what holds for all."""
     [(label, score)] = prediction[:1]
     label = in_line(label)
@@ -166,7 +168,7 @@ def _as_line(prediction: Prediction, first: bool) -> str:
     return "\n".join([", ".join([prediction.model, *unknown]), line])
 
 
-def _as_rows(prediction: Prediction, first: bool) -> str:
+def _format_rows(prediction: Prediction, first: bool) -> str:
     rows: list[Sequence[Any]] = [("video", "rank", "label", "score")] if first else []
     rows += [(prediction.video, rank, label, f"{score:.6f}") for rank, (label, score) in enumerate(prediction, 1)]
     text = io.StringIO()
@@ -197,31 +199,32 @@ class _Files:
     def __init__(self, args: argparse.Namespace, videos: dict[str, str]) -> None:
         from slowfast_zoo.inference.draw.captions import check_render_path
         from slowfast_zoo.inference.draw.style import check_plot_path
-        from slowfast_zoo.utils.files import keep_inputs
+        from slowfast_zoo.utils.files import check_target, keep_inputs
         from slowfast_zoo.video.encode import SUFFIXES
 
         if (args.window or args.stride) and not (args.timeline or args.render):
             raise ValueError("--window and --stride are for --timeline and --render, and neither was given")
         self._args, self._alone, self._few = args, len(videos) == 1, len(videos) <= _IN_FULL
-        table = args.timeline is not None and args.timeline.lower().endswith(_Table.SUFFIXES)
-        if table:
+        is_table = args.timeline is not None and args.timeline.lower().endswith(_TABLES)
+        if is_table:
             keep_inputs([Path(args.timeline)], videos)
-        self._table = _Table(Path(args.timeline)) if table else None
-        pictures = None if table else args.timeline
-        self._plots = _targets(videos, args.plot, "--plot", _PICTURES, check_plot_path)
-        self._timelines = _targets(videos, pictures, "--timeline", _PICTURES, check_plot_path)
-        self._renders = _targets(videos, args.render, "--render", SUFFIXES, check_render_path)
+        self._table = check_target(args.timeline) if is_table else None
+        pictures = None if is_table else args.timeline
+        self._plots = target_files(videos, args.plot, "--plot", _PICTURES, check_plot_path)
+        self._timelines = target_files(videos, pictures, "--timeline", _PICTURES, check_plot_path)
+        self._renders = target_files(videos, args.render, "--render", SUFFIXES, check_render_path)
         self._folders = dict.fromkeys(name for name in (args.plot, pictures, args.render) if name)
         self._written = 0
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> _Files:
+        self._add_to_table = self._stack.enter_context(_open_table(self._table)) if self._table else None
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._table and self._table.close(*error):
-            print(f"wrote {self._table.path}", file=sys.stderr)
+        self._stack.__exit__(*error)
         if self._written and not self._few:
-            print(f"wrote {self._written} files into {', '.join(self._folders)}", file=sys.stderr)
+            print_written(f"{self._written} files into {', '.join(self._folders)}")
 
     def write(self, video: str, prediction: Prediction, classifier: VideoClassifier, progress: Progress) -> None:
         """All of one video."""
@@ -244,8 +247,8 @@ class _Files:
             fps=args.fps,
             progress=self._alone,
         )
-        if self._table:
-            self._table.add(timeline)
+        if self._add_to_table:
+            self._add_to_table(timeline)
         if video in self._timelines:
             save_timeline_plot(timeline, self._timelines[video])
             self._tell(self._timelines[video], progress)
@@ -259,61 +262,41 @@ class _Files:
             progress.note(f"wrote {file}")
 
 
-class _Table:
+@contextlib.contextmanager
+def _open_table(path: Path) -> Iterator[Callable[[Timeline], None]]:
     """The timelines of all videos in one file: a table with a line for each window, or a JSON array.
 
-    Written as they come; the file takes its place when the last is there. Without any there is no file.
+    They are written as they come; the file takes its place when the last is there. Without any there is no file.
+
+    Yields:
+        A function that adds the timeline of a video.
     """
+    from slowfast_zoo.utils.files import whole_file
 
-    SUFFIXES = (".csv", ".json")
+    file: TextIO | None = None
+    as_json = path.suffix.lower() == ".json"
+    with contextlib.ExitStack() as stack:
 
-    def __init__(self, path: Path) -> None:
-        from slowfast_zoo.utils.files import check_target
+        def add(timeline: Timeline) -> None:
+            nonlocal file
+            first = file is None
+            if file is None:
+                temporary = stack.enter_context(whole_file(path))
+                # Names of files may be in no encoding at all.
+                opened = temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+                file = stack.enter_context(opened)
+            if as_json:
+                file.write(("[\n" if first else ",\n") + json.dumps(timeline.to_dict(), indent=2))
+                return
+            rows = csv.writer(file, lineterminator="\n")
+            if first:
+                rows.writerow(("video", "start", "end", "label", "score", *timeline.labels))
+            for window in timeline:
+                scores = (f"{score:.6f}" for score in (window.score, *window.probabilities.tolist()))
+                rows.writerow((timeline.video, f"{window.start:.3f}", f"{window.end:.3f}", window.label, *scores))
 
-        self.path = check_target(path)
-        self._as_json = path.suffix.lower() == ".json"
-        self._stack = contextlib.ExitStack()
-        self._file: TextIO | None = None
-
-    def add(self, timeline: Timeline) -> None:
-        """One more video."""
-        first = self._file is None
-        if self._file is None:
-            self._file = self._open()
-        if self._as_json:
-            self._file.write(("[\n" if first else ",\n") + json.dumps(timeline.to_dict(), indent=2))
-            return
-        rows = csv.writer(self._file, lineterminator="\n")
-        if first:
-            rows.writerow(("video", "start", "end", "label", "score", *timeline.labels))
-        for window in timeline:
-            scores = (f"{score:.6f}" for score in (window.score, *window.probabilities.tolist()))
-            rows.writerow((timeline.video, f"{window.start:.3f}", f"{window.end:.3f}", window.label, *scores))
-
-    def _open(self) -> TextIO:
-        from slowfast_zoo.utils.files import whole_file
-
-        temporary = self._stack.enter_context(whole_file(self.path))
-        # Names of files may be in no encoding at all.
-        file = temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-        return self._stack.enter_context(file)
-
-    def close(self, *error: Any) -> bool:
-        """Whether there is a file now; after an error the one from before stays."""
-        if self._file is not None and self._as_json:
-            self._file.write("\n]\n")
-        self._stack.__exit__(*error)
-        return self._file is not None and error[0] is None
-
-
-def _targets(
-    videos: dict[str, str], target: str | None, option: str, suffixes: Sequence[str], check: Callable[[Path], Path]
-) -> dict[str, Path]:
-    """Where an option writes, which was given or not."""
-    from slowfast_zoo.utils.files import keep_inputs
-
-    files = target_files(videos, target, option, suffixes) if target else {}
-    keep_inputs(files.values(), videos)
-    for file in files.values():
-        check(file)
-    return files
+        yield add
+        if file is not None and as_json:
+            file.write("\n]\n")
+    if file is not None:
+        print_written(path)

@@ -8,9 +8,8 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from slowfast_zoo.errors import MissingDependencyError
@@ -91,7 +90,7 @@ def require_tensorboard() -> None:
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
-    except Exception as error:  # beside other versions of protobuf or NumPy it raises what they do
+    except Exception as error:  # with other versions of protobuf or NumPy it raises what they do
         reason = str(error).partition("\n")[0]
         raise MissingDependencyError(
             f"TensorBoard cannot be used ({reason}): pip install tensorboard, or leave the option out; the same "
@@ -99,56 +98,43 @@ def require_tensorboard() -> None:
         ) from error
 
 
-class Board:
-    """Numbers for TensorBoard, if they are asked for.
+AddRow = Callable[[Row], None]
+
+
+@contextlib.contextmanager
+def open_board(folder: Path | None, history: Sequence[Row]) -> Iterator[AddRow]:
+    """Numbers for TensorBoard, if they are asked for; gives a function that adds the numbers of an epoch.
 
     Args:
         folder: where its files go, in place of those that are there; None for none.
         history: rows of the epochs that are done already.
-
-    Raises:
-        MissingDependencyError: TensorBoard is not installed.
     """
+    if folder is None:
+        yield lambda row: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, folder: Path | None, history: Sequence[Row]) -> None:
-        self._writer: Any = None
-        self._open: Any = lambda: None
-        if folder is None:
-            return
-        require_tensorboard()
-        from torch.utils.tensorboard import SummaryWriter
-
-        shutil.rmtree(folder, ignore_errors=True)
-        self._open = lambda: SummaryWriter(str(folder))
-        for row in history:
-            self.add(row)
-
-    def __enter__(self) -> Board:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._writer is not None:
-            with contextlib.suppress(OSError):  # nothing is left to write; where the disk is full, that was told
-                self._writer.close()
-
-    def add(self, row: Row) -> None:
-        """An epoch's numbers."""
-        with _told_once():
-            # Not before there is a number: a run that begins clears its folder first.
-            self._writer = self._writer or self._open()
-            if self._writer is not None:
-                for name, value in row.items():
-                    if name != "epoch":
-                        self._writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
-                self._writer.flush()
-
-
-@contextlib.contextmanager
-def _told_once() -> Iterator[None]:
-    """TensorBoard writes in a thread, whose errors flush raises; Python would print their traceback beside that."""
+    # TensorBoard writes in a thread, whose errors flush raises; Python would print their traceback besides.
     before = threading.excepthook
-    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else before(args)
+
+    def show(args: threading.ExceptHookArgs) -> None:
+        if not (issubclass(args.exc_type, OSError) and type(args.thread).__module__.startswith("tensorboard")):
+            before(args)
+
+    def add(row: Row) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
+        writer.flush()
+
+    shutil.rmtree(folder, ignore_errors=True)
+    threading.excepthook = show
+    writer: Any = SummaryWriter(str(folder))
     try:
-        yield
+        for row in history:
+            add(row)
+        yield add
     finally:
+        with contextlib.suppress(OSError):  # nothing is left to write; where the disk is full, that was reported
+            writer.close()
         threading.excepthook = before

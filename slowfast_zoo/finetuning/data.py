@@ -63,10 +63,11 @@ class Data:
             return replace(self, labels=tuple(labels))
         place = {label: index for index, label in enumerate(labels)}
 
-        def moved(entries: Sequence[LabelledVideo]) -> list[LabelledVideo]:
-            return [replace(e, targets=tuple(place[self.labels[target]] for target in e.targets)) for e in entries]
-
-        return replace(self, train=moved(self.train), val=moved(self.val), labels=tuple(labels))
+        train, val = (
+            [replace(entry, targets=tuple(place[self.labels[target]] for target in entry.targets)) for entry in part]
+            for part in (self.train, self.val)
+        )
+        return replace(self, train=train, val=val, labels=tuple(labels))
 
 
 def read_data(
@@ -87,52 +88,54 @@ def read_data(
     if isinstance(labels, (str, bytes)):
         raise ValueError(f"labels are the names of the classes, one by one, not {labels!r}")
     labels = None if labels is None else [str(label) for label in labels]  # numpy's would be in the state
-    if getattr(val, "ndim", None) == 0:
-        val = val.item()  # type: ignore[union-attr]
-    share = HELD_OUT if val is None else val
-    if isinstance(share, (int, float)) and not 0 < share < 1:
+    if isinstance(val, (int, float)) and not 0 < val < 1:
         raise ValueError(f"val is a list or folder of videos, or a share above 0 and below 1 to hold out, not {val!r}")
-    if isinstance(train, (str, os.PathLike)) and (parts := _parts(Path(train))):
+    if isinstance(train, (str, os.PathLike)) and (parts := _find_parts(Path(train))):
         train = parts[0]
         if val is None and parts[1] is not None:
             val = parts[1]
     entries, names = _read(train, labels, root, multi_label)
     if multi_label is None:
         multi_label = any(len(entry.targets) > 1 for entry in entries)
-    held: Sequence[LabelledVideo]
     if val is None or isinstance(val, (int, float)):
-        entries, held = _hold_out(entries, float(share), seed)  # type: ignore[arg-type]
+        entries, held = _hold_out(entries, HELD_OUT if val is None else val, seed)
     else:
-        held, _ = _read(val, names or _numbered(entries), root, multi_label)
-    data = Data(entries, held, tuple(names or _numbered(entries)), names is not None, multi_label)
+        held, _ = _read(val, names or _number_classes(entries), root, multi_label)
+    data = Data(entries, held, tuple(names or _number_classes(entries)), names is not None, multi_label)
     _check(data)
     return data
 
 
-def warn_of(data: Data, *, flip: bool) -> None:
+def warn_about(data: Data, *, flip: bool) -> None:
     """Warnings of what is no error, but may make the numbers wrong."""
+    texts = []
     sided = [label for label in data.labels if _is_sided(label)]
     if flip and sided:
-        warnings.warn(
+        texts.append(
             f"half of the clips are mirrored, but the class {sided[0]!r} knows its left from its right: switch that "
-            "off with flip=False (--no-flip), unless it does not matter",
-            stacklevel=3,
+            "off with flip=False (--no-flip), unless it does not matter"
         )
-    seen = {target for entry in data.val for target in entry.targets}
-    unseen = [label for index, label in enumerate(data.labels) if index not in seen]
-    if unseen:
-        warnings.warn(
-            f"{len(unseen)} of the {len(data.labels)} classes have no video to validate on: {', '.join(unseen[:5])}"
-            + (", ..." if len(unseen) > 5 else ""),
-            stacklevel=3,
+    if unseen := _without_videos(data.labels, data.val):
+        texts.append(
+            f"{len(unseen)} of the {len(data.labels)} classes have no video to validate on: {_first_five(unseen)}"
         )
-    both = {entry.source for entry in data.train} & {entry.source for entry in data.val}
-    if both:
-        warnings.warn(
+    if both := {entry.source for entry in data.train} & {entry.source for entry in data.val}:
+        texts.append(
             f"{len(both)} videos are trained on and validated on, such as {min(map(str, both))}: validation will say "
-            "too much",
-            stacklevel=3,
+            "too much"
         )
+    for text in texts:
+        warnings.warn(text, stacklevel=4)
+
+
+def _without_videos(labels: Sequence[str], entries: Sequence[LabelledVideo]) -> list[str]:
+    """The classes that no video shows."""
+    seen = {target for entry in entries for target in entry.targets}
+    return [label for index, label in enumerate(labels) if index not in seen]
+
+
+def _first_five(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
 
 
 def _is_sided(label: str) -> bool:
@@ -141,20 +144,21 @@ def _is_sided(label: str) -> bool:
 
 
 # Names of the parts of a data folder, in any case. What is to be tested on is left alone.
-_TRAIN = re.compile(r"train(ing)?([_-]?(set|split|data))?", re.IGNORECASE)
-_VAL = re.compile(r"(val(id|idation)?|dev(elopment)?|eval(uation)?)([_-]?(set|split|data))?", re.IGNORECASE)
-_TEST = re.compile(r"test(ing)?([_-]?(set|split|data))?", re.IGNORECASE)
+_TRAIN, _VAL, _TEST = (
+    re.compile(rf"({words})([_-]?(set|split|data))?", re.IGNORECASE)
+    for words in ("train(ing)?", "val(id|idation)?|dev(elopment)?|eval(uation)?", "test(ing)?")
+)
 
 
-def _parts(folder: Path) -> tuple[Path, Path | None] | None:
-    """The folders train and val in a folder that has these or test, and perhaps others that are told of.
+def _find_parts(folder: Path) -> tuple[Path, Path | None] | None:
+    """The folders train and val in a folder that has these or test, and perhaps others, which a warning names.
 
     Raises:
         ValueError: there are several of a kind, or none to train on.
     """
     if not folder.is_dir():
         return None
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_left_out(entry.name))
+    names = _folders_in(folder)
     train, val, test = ([name for name in names if kind.fullmatch(name)] for kind in (_TRAIN, _VAL, _TEST))
     others = sorted(set(names) - {*train, *val, *test})
     if val and not train and not others:
@@ -162,23 +166,21 @@ def _parts(folder: Path) -> tuple[Path, Path | None] | None:
             f"{folder} has {' and '.join((*val, *test))}, but no folder train: name the videos to train on, and give "
             "those as val"
         )
-    if not train or (others and not ((val or test) and _holds_folders(folder / train[0]))):
+    if not train or (others and not ((val or test) and _folders_in(folder / train[0]))):
         return None
     for several in (train, val):
         if len(several) > 1:
             raise ValueError(f"{folder} has {' and '.join(several)}: name the one that is meant, as train or as val")
     if others:
         warnings.warn(
-            f"{folder} has the parts {', '.join((*train, *val, *test))}; what is in {', '.join(others[:5])}"
-            + (", ..." if len(others) > 5 else "")
-            + " is left aside",
-            stacklevel=4,
+            f"{folder} has the parts {', '.join((*train, *val, *test))}; what is in {_first_five(others)} is left out",
+            stacklevel=5,
         )
     return folder / train[0], folder / val[0] if val else None
 
 
-def _holds_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and not is_left_out(entry.name) for entry in folder.iterdir())
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_left_out(entry.name))
 
 
 def _read(
@@ -198,7 +200,7 @@ def _read(
         if len(videos) == len(given):
             plain = [replace(entry, targets=tuple(map(int, entry.targets))) for entry in videos]
             return plain, None if labels is None else tuple(labels)
-        return _from_pairs(list(map(_pair, given)), labels, root)
+        return _read_pairs(list(map(_parse_pair, given)), labels, root)
     if os.path.isdir(source):
         return read_class_folders(source, labels)
     names = labels_in_list(source) if labels is None else tuple(labels)
@@ -206,7 +208,7 @@ def _read(
     return read_dataset(source, known, root=root, multi_label=multi_label), names
 
 
-def _pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
+def _parse_pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
     """Path and labels of a video; a path by itself has the name of its folder as its label."""
     if isinstance(entry, LabelledVideo):
         raise TypeError("videos are LabelledVideo, all of them, or paths or pairs of a path and a label")
@@ -225,7 +227,7 @@ def _pair(entry: object) -> tuple[str, tuple[str | int, ...]]:
     )
 
 
-def _from_pairs(
+def _read_pairs(
     pairs: Sequence[tuple[str, tuple[str | int, ...]]],
     labels: Sequence[str] | None,
     root: str | os.PathLike[str] | None,
@@ -254,7 +256,7 @@ def _from_pairs(
 _MOST_CLASSES = 100_000  # that a list of bare indices can have
 
 
-def _numbered(entries: Sequence[LabelledVideo]) -> list[str]:
+def _number_classes(entries: Sequence[LabelledVideo]) -> list[str]:
     """Names for classes that have none."""
     return [f"class {index}" for index in range(1 + max((t for entry in entries for t in entry.targets), default=-1))]
 
@@ -295,12 +297,9 @@ def _check(data: Data) -> None:
             )
         if not data.multi_label and len(entry.targets) != 1:
             raise ValueError(f"{entry.name!r} has {len(entry.targets)} labels: with multi_label=False it must have one")
-    seen = {target for entry in data.train for target in entry.targets}
-    missing = [label for index, label in enumerate(data.labels) if index not in seen]
-    if missing:
+    if missing := _without_videos(data.labels, data.train):
         raise ValueError(
-            f"{len(missing)} of the {len(data.labels)} classes have no video to train on: {', '.join(missing[:5])}"
-            + (", ..." if len(missing) > 5 else "")
+            f"{len(missing)} of the {len(data.labels)} classes have no video to train on: {_first_five(missing)}"
             + ("; do the labels count from 1?" if not data.named and missing == [data.labels[0]] else "")
         )
     if not any(entry.targets for entry in data.val):
@@ -368,7 +367,7 @@ class ClipDataset(Dataset[Any]):
 
     def _clip(self, video: VideoInput, index: int) -> Tensor:
         """(C, T, S, S)"""
-        place, look = mixed(self._seed, self.epoch, index, count=2)
+        place, look = mix_seeds(self._seed, self.epoch, index, count=2)
         generator = torch.Generator().manual_seed(place)
 
         def transformed(frame: Tensor) -> Tensor:
@@ -408,7 +407,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     )
 
 
-def mixed(*numbers: int, count: int = 1) -> list[int]:
+def mix_seeds(*numbers: int, count: int = 1) -> list[int]:
     """Seeds that depend on all of some numbers, and are not alike where those are."""
     return [int(seed) >> 1 for seed in np.random.SeedSequence(numbers).generate_state(count, np.uint64)]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, cast
 
@@ -25,10 +26,10 @@ from slowfast_zoo.inference.evaluation.metrics import average_precision, rank_of
 from slowfast_zoo.models import VideoNetwork
 from slowfast_zoo.utils.distributed import Team
 
-from .curves import Board, draw_curves, write_metrics
-from .data import ClipDataset, Data, collate, mixed, reason_of
+from .curves import AddRow, draw_curves, open_board, write_metrics
+from .data import ClipDataset, Data, collate, mix_seeds, reason_of
 from .settings import Settings
-from .state import BEST, CURVES_FILE, LAST, METRICS_FILE, OutputFolder
+from .state import BEST, BOARD, CURVES_FILE, LAST, METRICS_FILE, OutputFolder
 
 # timm's types cannot be followed: its modules do not say what they export.
 _data, _loss, _optim, _scheduler, _utils = (
@@ -39,6 +40,9 @@ SAVE_SECONDS = 600.0  # after which the state is written, also within an epoch
 _DRAW_SECONDS = 60.0  # after which the curves are drawn, at the end of an epoch
 _WARMUP_FROM = 0.1  # of the highest learning rate
 _LEAST_SCALE = 2.0**-20  # of a loss in float16, which begins with 2**16
+_MOST_WORKERS = 8
+_COUNTERS = ("epoch", "step", "loss_sum", "history", "skipped", "forgotten", "written")  # that a state keeps
+_BAR = "{desc}{percentage:3.0f} % |{bar}| {n_fmt} of {total_fmt} steps, {remaining} left{postfix}"
 
 
 class Trainer:
@@ -51,34 +55,22 @@ class Trainer:
         network: what trains.
         history: a row of numbers an epoch.
         skipped: videos that could not be read, each with the reason.
-        best: the index of the epoch that validation says is best.
 
     Args:
         network: on the device, its parts frozen as wanted.
         data: to train and validate on.
         dataset: gives the clips.
-        settings: how.
+        settings: how to train.
         lr: the highest learning rate.
         team: the processes.
-        workers: processes that decode, for each that trains.
-        max_bad: the share of videos that may be unreadable.
     """
 
     def __init__(
-        self,
-        network: VideoNetwork[Any],
-        data: Data,
-        dataset: ClipDataset,
-        settings: Settings,
-        lr: float,
-        team: Team,
-        *,
-        workers: int,
-        max_bad: float,
+        self, network: VideoNetwork[Any], data: Data, dataset: ClipDataset, settings: Settings, lr: float, team: Team
     ) -> None:
         self.network, self._data, self._dataset, self._settings, self._team = network, data, dataset, settings, team
-        self._workers, self._max_bad = workers, max_bad
         self._device = next(network.parameters()).device
+        self._workers = _count_workers(settings.workers, self._device)
         self.steps = len(dataset) // team.size // settings.batch_size // settings.accumulate  # in an epoch
         if not self.steps:
             wanted = settings.batch_size * settings.accumulate * team.size
@@ -87,7 +79,7 @@ class Trainer:
                 f"(batch_size {settings.batch_size}, accumulate {settings.accumulate}): lower batch_size"
                 + (" or accumulate" if settings.accumulate > 1 else "")
             )
-        self._optimizer = _optimizer(network, settings, lr)
+        self._optimizer = _make_optimizer(network, settings, lr)
         warmup = settings.warmup(self.steps)
         self._schedule = _scheduler.CosineLRScheduler(
             self._optimizer,
@@ -97,79 +89,74 @@ class Trainer:
             warmup_prefix=True,
             t_in_epochs=False,
         )
-        self._loss, self._mix = _objective(settings, len(data.labels), data.multi_label)
+        self._loss, self._mix = _make_loss(settings, len(data.labels), data.multi_label)
         self._ema = _utils.ModelEmaV3(network, decay=settings.ema, use_warmup=True) if settings.ema else None
         self._scaler = _utils.NativeScaler(device=self._device.type) if settings.amp == "float16" else None
         self._model: nn.Module = network
         if team.size > 1:
             on_gpu = self._device.type == "cuda"
             self._model = DistributedDataParallel(network, device_ids=[self._device] if on_gpu else None)
-        self._epoch = self._step = 0
-        self._loss_sum = 0.0
-        self._forgotten = 0  # epochs from the first, of which the best network is there no more
-        self._written: dict[str, str] = {}  # digests of the networks in the folder
+        self._parts: dict[str, Any] = {"network": network, "optimizer": self._optimizer}  # that a state keeps, too
+        if self._ema:
+            self._parts["ema"] = self._ema.module
+        if self._scaler:
+            self._parts["scaler"] = self._scaler
+        self.epoch = self.step = 0
+        self.loss_sum = 0.0  # of the epoch's steps
+        self.forgotten = 0  # epochs from the first, of which the best network is there no more
+        self.written: dict[str, str] = {}  # digests of the networks in the folder
         self.history: list[dict[str, float]] = []
         self.skipped: dict[str, str] = {}
-        self._drawn = time.monotonic()
 
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """What :meth:`load_state` goes on from. The same in all processes, but for batch norms' running statistics."""
-        return {
-            "network": self.network.state_dict(),
-            "ema": self._ema.module.state_dict() if self._ema else None,
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict() if self._scaler else None,
-            "epoch": self._epoch,
-            "step": self._step,
-            "loss_sum": self._loss_sum,
-            "history": self.history,
-            "skipped": self.skipped,
-            "forgotten": self._forgotten,
-            "written": self._written,
-        }
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return parts | {name: getattr(self, name) for name in _COUNTERS}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        if self._ema:
-            self._ema.module.load_state_dict(state["ema"])
-        if self._scaler:
-            self._scaler.load_state_dict(state["scaler"])
-        self._epoch, self._step, self._loss_sum = state["epoch"], state["step"], state["loss_sum"]
-        self.history, self.skipped = list(state["history"]), dict(state["skipped"])
-        self._forgotten, self._written = state["forgotten"], dict(state["written"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        vars(self).update({name: state[name] for name in _COUNTERS})
 
     @property
     def best(self) -> int:
-        """Of equals the one with the lower loss, and then the earlier one."""
-        epochs = range(self._forgotten, len(self.history))
-        return max(epochs, key=lambda index: (*_merit(self.history[index]), -index))
+        """The index of the epoch that validation says is best: of equals that of the lower loss, then the earlier."""
 
-    def take_stock(self, folder: OutputFolder) -> None:
-        """Look whether the networks that the state tells of are there; in all processes at once.
+        def merit(index: int) -> tuple[float, float, int]:
+            row = self.history[index]
+            name = "val_top1" if "val_top1" in row else "val_mean_average_precision"
+            return row[name], -row["val_loss"], -index
 
-        Those of the last epoch are written again. Where the best one is of an epoch before, and is gone or another one
-        (of an epoch that the state does not tell of, too), the epochs that follow have to give it.
+        return max(range(self.forgotten, len(self.history)), key=merit)
+
+    @property
+    def _saved_network(self) -> Any:
+        """What is validated and written: the moving average, if there is one."""
+        return self._ema.module if self._ema else self.network
+
+    def _restore_files(self, folder: OutputFolder) -> int:
+        """Write again what the state tells of and the folder lacks.
+
+        The best network cannot be written again where it is of an epoch before the last one, and is gone or another one
+        (of an epoch that the state does not tell of). The epochs that follow then have to give it.
+
+        Returns:
+            The number of epochs of which the best network is there no more.
 
         Raises:
             FileNotFoundError: no epochs follow.
-            OSError: a network cannot be written.
         """
-        if self.history:
-            self._forgotten = self._team.share_result(lambda: self._take_stock(folder))
-
-    def _take_stock(self, folder: OutputFolder) -> int:
-        is_between_epochs = not self._step
+        is_between_epochs = not self.step
         for name in (BEST, LAST):
             digest = folder.digest_of_network(name)
-            if digest and digest == self._written.get(name, digest):
+            if digest and digest == self.written.get(name, digest):
                 continue
             if is_between_epochs and (name == LAST or self.best == len(self.history) - 1):
                 self._write_network(folder, name)
-            elif name == BEST and self._epoch == self._settings.epochs:
+            elif name == BEST and self.epoch == self._settings.epochs:
                 raise FileNotFoundError(
                     f"{folder.path} holds a fine-tuning that is done, but its folder {name!r} is gone, or its files "
                     "are not as they were written: train for more epochs, or begin again with resume=False (--restart)"
@@ -177,68 +164,97 @@ class Trainer:
             elif name == BEST:
                 return len(self.history)
         if is_between_epochs:
-            with folder.told_of_space():
+            with folder.explain_write_errors():
                 write_metrics(self.history, folder.path / METRICS_FILE)
-        return self._forgotten
+        return self.forgotten
 
     def _write_network(self, folder: OutputFolder, name: str) -> None:
-        network: Any = self._ema.module if self._ema else self.network
-        with folder.told_of_space():
-            folder.write_network(network, name, self._data.labels)
-            self._written[name] = folder.digest_of_network(name)
+        folder.write_network(self._saved_network, name, self._data.labels)
+        self.written[name] = folder.digest_of_network(name)
 
     # -- epochs ------------------------------------------------------------------------------------------------------
 
-    def run(self, folder: OutputFolder, board: Board, *, progress: bool) -> None:
+    def run(self, folder: OutputFolder, state: Mapping[str, Any] | None) -> None:
         """Train to the end, and write as it goes on; in all processes at once.
+
+        Args:
+            folder: where everything is written.
+            state: what to go on from; None begins.
 
         Raises:
             ValueError: too many videos cannot be read, or the loss is no number any more.
+            FileNotFoundError: the networks of a finished run are gone.
+            OSError: something cannot be written.
             MemoryError: a step does not fit in memory.
         """
-        first, epochs = self._team.rank == 0, self._settings.epochs
-        if first and not self.history:
+        from tqdm import tqdm
+
+        first, settings = self._team.rank == 0, self._settings
+        if state:
+            self.load_state(state)
+        if self.history:
+            self.forgotten = self._team.share_result(lambda: self._restore_files(folder))
+        elif first:
             folder.write_state(self.state())  # before anything else, so that the folder is known for what it is
             folder.clear()
-        saved = time.monotonic()
         with (
             warnings.catch_warnings(),
-            _Bar(epochs * self.steps, self._epoch * self.steps + self._step, progress and first) as bar,
+            ExitStack() as stack,
+            tqdm(
+                total=settings.epochs * self.steps,
+                initial=self.epoch * self.steps + self.step,
+                disable=None if settings.progress and first else True,  # None: unless it is a terminal
+                bar_format=_BAR,
+                leave=False,
+                dynamic_ncols=True,
+            ) as bar,
         ):
+            with folder.explain_write_errors():
+                board = folder.path / BOARD if settings.tensorboard and first else None
+                add_to_board = stack.enter_context(open_board(board, self.history))
             # DistributedDataParallel's, of gradients that lie in memory as the convolutions on CPUs leave them.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-            while self._epoch < epochs:
+            saved = drawn = time.monotonic()
+            while self.epoch < settings.epochs:
                 self._model.train()
                 batches = self._batches()
-                while self._step < self.steps:
+                while self.step < self.steps:
                     loss = self._update(batches, bar)
-                    self._step += 1
-                    self._loss_sum += loss
-                    bar.advance(self._epoch, loss)
+                    self.step += 1
+                    self.loss_sum += loss
+                    bar.set_description_str(f"epoch {self.epoch + 1}, ", refresh=False)
+                    bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                    bar.update()
                     if first and time.monotonic() - saved > SAVE_SECONDS and self._is_finite():
                         folder.write_state(self.state())
                         saved = time.monotonic()
-                self.history.append(self._numbers(bar))
-                self._epoch, self._step, self._loss_sum = self._epoch + 1, 0, 0.0
+                bar.set_postfix_str("validating")
+                rates = [group["lr"] / (group.get("lr_scale") or 1.0) for group in self._optimizer.param_groups]
+                row = {"epoch": self.epoch + 1, "learning_rate": max(rates), "train_loss": self.loss_sum / self.steps}
+                self.history.append(row | self._validate(bar))
+                self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
                 if first:
-                    self._write(folder, board)
+                    due = self.epoch == settings.epochs or time.monotonic() - drawn > _DRAW_SECONDS
+                    self._write_epoch(folder, add_to_board, draw=due)
                     saved = time.monotonic()
-                bar.tell(self.history[-1])
+                    drawn = saved if due else drawn
+                if first and settings.progress:  # a line that stays
+                    numbers = (f"{name} {value:.4g}" for name, value in self.history[-1].items())
+                    bar.write("  ".join(numbers), file=sys.stderr)
 
-    def _write(self, folder: OutputFolder, board: Board) -> None:
+    def _write_epoch(self, folder: OutputFolder, add_to_board: AddRow, *, draw: bool) -> None:
         """An epoch's files; the state last, by which the epoch is done."""
         if self.best == len(self.history) - 1:
             self._write_network(folder, BEST)
         self._write_network(folder, LAST)
-        with folder.told_of_space():
+        with folder.explain_write_errors():
             write_metrics(self.history, folder.path / METRICS_FILE)
-            if self._epoch == self._settings.epochs or time.monotonic() - self._drawn > _DRAW_SECONDS:
+            if draw:
                 try:
                     draw_curves(self.history, self.best, folder.path / CURVES_FILE)
                 except ImportError as error:
                     warnings.warn(f"{CURVES_FILE} is not drawn: {error}", stacklevel=2)
-                self._drawn = time.monotonic()
-            board.add(self.history[-1])
+            add_to_board(self.history[-1])
         folder.write_state(self.state())
 
     def _batches(self) -> Iterator[Any]:
@@ -247,9 +263,9 @@ class Trainer:
         sampler: DistributedSampler[Any] = DistributedSampler(
             dataset, team.size, team.rank, seed=settings.seed, drop_last=True
         )
-        sampler.set_epoch(self._epoch)
-        dataset.epoch = self._epoch
-        order = list(sampler)[self._step * settings.accumulate * settings.batch_size :]
+        sampler.set_epoch(self.epoch)
+        dataset.epoch = self.epoch
+        order = list(sampler)[self.step * settings.accumulate * settings.batch_size :]
         loader = DataLoader(
             dataset,
             settings.batch_size,
@@ -263,13 +279,13 @@ class Trainer:
 
     # -- a step ------------------------------------------------------------------------------------------------------
 
-    def _update(self, batches: Iterator[Any], bar: _Bar) -> float:
+    def _update(self, batches: Iterator[Any], bar: Any) -> float:
         """One step of the optimizer; gives the mean loss of all processes."""
-        settings, done, where = self._settings, self._epoch * self.steps + self._step, f"in step {self._step + 1}"
+        settings, done, where = self._settings, self.epoch * self.steps + self.step, f"in step {self.step + 1}"
         self._schedule.step_update(done)
         total = torch.zeros((), device=self._device)
         for part in range(settings.accumulate):
-            with told_of_memory(settings, self.network, self._device):
+            with explain_memory_errors(settings, self.network):
                 batch = next(batches)
                 self._skip({self._data.train[index].name: reason for index, reason in batch.bad}, bar)
                 if batch.clips is None:
@@ -284,7 +300,7 @@ class Trainer:
         if self._ema:
             rounding = getattr(self._ema, "_sr_generator", None)  # with which newer timm rounds averages in bfloat16
             if rounding is not None:
-                rounding.manual_seed(mixed(settings.seed, done)[0])
+                rounding.manual_seed(mix_seeds(settings.seed, done)[0])
             self._ema.update(self.network, step=done + 1)
         loss = float(self._team.sum(total)) / self._team.size
         if not math.isfinite(loss):
@@ -306,25 +322,24 @@ class Trainer:
         if next(self.network.parameters()).dtype == torch.float16:
             remedies += ", or give model.float(): float16 holds few numbers, for optimizers too"
         return ValueError(
-            f"the training has diverged: {what} epoch {self._epoch + 1}. {remedies}, and begin again in another folder "
+            f"the training has diverged: {what} epoch {self.epoch + 1}. {remedies}, and begin again in another folder "
             "or with resume=False (--restart)"
         )
 
     def _backward(self, clips: Tensor, targets: Tensor, place: tuple[int, int], *, last: bool) -> Tensor:
         """Gradients of one batch, and with the last of a step the step itself; gives the batch's part of the loss."""
         settings, parameters = self._settings, self.network.parameters()
-        (seed,) = mixed(1, settings.seed, *place, self._team.rank)
+        (seed,) = mix_seeds(1, settings.seed, *place, self._team.rank)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # timm's mixup
         dtype = next(self.network.parameters()).dtype
         clips, targets = clips.to(self._device, dtype, non_blocking=True), targets.to(self._device, non_blocking=True)
         if self._mix:
             clips, targets = self._mix(clips, targets)
-        alone: AbstractContextManager[Any] = nullcontext()
-        if isinstance(self._model, DistributedDataParallel) and not last:
-            alone = self._model.no_sync()
-        amp = getattr(torch, settings.amp or "bfloat16")
-        with alone:
+        # Gradients are exchanged once a step, with its last batch.
+        is_waiting = isinstance(self._model, DistributedDataParallel) and not last
+        with cast(DistributedDataParallel, self._model).no_sync() if is_waiting else nullcontext():
+            amp = getattr(torch, settings.amp or "bfloat16")
             with torch.autocast(self._device.type, amp, enabled=settings.amp is not None):
                 loss = self._loss(self._model(clips).float(), targets) / settings.accumulate
             if self._scaler:
@@ -340,7 +355,7 @@ class Trainer:
         part: Tensor = loss.detach()
         return part
 
-    def _skip(self, bad: Mapping[str, str], bar: _Bar) -> None:
+    def _skip(self, bad: Mapping[str, str], bar: Any) -> None:
         """Take note of unreadable videos, in all processes.
 
         Raises:
@@ -350,32 +365,25 @@ class Trainer:
         if not self._team.sum(torch.tensor(len(new))):
             return
         for theirs in self._team.gather(new):
-            for name, reason in theirs.items():
-                if name not in self.skipped:
-                    self.skipped[name] = reason
-                    if self._team.rank == 0:
-                        bar.warn(f"{name} cannot be read and is left out: {reason}")
-        count, total = len(self.skipped), len(self._data.train) + len(self._data.val)
-        if count > self._max_bad * total:
+            for name in [name for name in theirs if name not in self.skipped]:
+                self.skipped[name] = theirs[name]
+                if self._team.rank == 0:
+                    with bar.external_write_mode():
+                        text = f"{name} cannot be read and is left out: {theirs[name]}"
+                        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        count, total, most = len(self.skipped), len(self._data.train) + len(self._data.val), self._settings.max_bad
+        if count > most * total:
             shown = "; ".join(f"{name}: {reason}" for name, reason in list(self.skipped.items())[:3])
             raise ValueError(
-                f"{count} of the {total} videos cannot be read, more than {100 * self._max_bad:g} % (max_bad): {shown}"
+                f"{count} of the {total} videos cannot be read, more than {100 * most:g} % (max_bad): {shown}"
                 + ("; ..." if count > 3 else "")
             )
 
     # -- validation --------------------------------------------------------------------------------------------------
 
-    def _numbers(self, bar: _Bar) -> dict[str, float]:
-        """The epoch's row."""
-        bar.say("validating")
-        rates = [group["lr"] / (group.get("lr_scale") or 1.0) for group in self._optimizer.param_groups]
-        row = {"epoch": self._epoch + 1, "learning_rate": max(rates), "train_loss": self._loss_sum / self.steps}
-        return row | self._validate(bar)
-
-    def _validate(self, bar: _Bar) -> dict[str, float]:
+    def _validate(self, bar: Any) -> dict[str, float]:
         """Loss and accuracies of what is going to be saved, on the validation videos, which the processes share."""
-        settings, team, entries = self._settings, self._team, self._data.val
-        network: Any = self._ema.module if self._ema else self.network
+        settings, team, entries, network = self._settings, self._team, self._data.val, self._saved_network
         if team.size > 1:
             _utils.distribute_bn(network, team.size)  # the first process's running statistics, which are saved, for all
         classifier = VideoClassifier(
@@ -390,7 +398,7 @@ class Trainer:
             has_diverged |= isinstance(error, NotFiniteError)
             bad[str(video)] = reason_of(error)
 
-        with told_of_memory(settings, self.network, self._device, validating=True):
+        with explain_memory_errors(settings, self.network, validating=True):
             predictions = classifier.predict_many(
                 [entries[index].source for index in share],
                 settings.clips,
@@ -405,10 +413,10 @@ class Trainer:
         if not scores:
             raise ValueError(f"none of the {len(entries)} videos to validate on can be read")
         order = sorted(scores)
-        return _measured(np.stack([scores[i] for i in order]), [entries[i].targets for i in order], self._data)
+        return _measure(np.stack([scores[i] for i in order]), [entries[i].targets for i in order], self._data)
 
 
-def _measured(scores: Any, targets: list[tuple[int, ...]], data: Data) -> dict[str, float]:
+def _measure(scores: Any, targets: Sequence[tuple[int, ...]], data: Data) -> dict[str, float]:
     """What probabilities (videos, classes) are worth."""
     shown = np.zeros(scores.shape, bool)
     for row, classes in zip(shown, targets, strict=True):
@@ -416,30 +424,29 @@ def _measured(scores: Any, targets: list[tuple[int, ...]], data: Data) -> dict[s
     likely = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
     if data.multi_label:
         unlikely = np.log(np.maximum(1 - scores, np.finfo(np.float32).eps))
-        precision = average_precision(scores, shown)
         return {
             "val_loss": float(-np.where(shown, likely, unlikely).mean()),
-            "val_mean_average_precision": float(np.nanmean(precision)),
+            "val_mean_average_precision": float(np.nanmean(average_precision(scores, shown))),
         }
     ranks = rank_of(scores, np.array([target for (target,) in targets]))
     by_class = [float((ranks[shown[:, index]] == 0).mean()) for index in shown.any(0).nonzero()[0]]
-    numbers = {
+    return {
         "val_loss": float(-likely[shown].mean()),
         "val_top1": float((ranks == 0).mean()),
-        "val_top5": float((ranks < 5).mean()),
+        **({"val_top5": float((ranks < 5).mean())} if scores.shape[1] > 5 else {}),
         "val_mean_class_accuracy": float(np.mean(by_class)),
     }
-    if scores.shape[1] <= 5:
-        del numbers["val_top5"]
-    return numbers
 
 
-def _merit(row: Mapping[str, float]) -> tuple[float, float]:
-    name = "val_top1" if "val_top1" in row else "val_mean_average_precision"
-    return row[name], -row["val_loss"]
+def _count_workers(workers: int | None, device: torch.device) -> int:
+    if workers is not None:
+        return workers
+    if device.type == "cpu":
+        return 0
+    return min(_MOST_WORKERS, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def _optimizer(network: nn.Module, settings: Settings, lr: float) -> Any:
+def _make_optimizer(network: nn.Module, settings: Settings, lr: float) -> Any:
     """The optimizer, of the parameters that train."""
     name = settings.optimizer
     known = _optim.get_optimizer_info(name.lower().rpartition("_")[2])  # behind "lookahead_"
@@ -467,7 +474,7 @@ def _optimizer(network: nn.Module, settings: Settings, lr: float) -> Any:
     return optimizer
 
 
-def _objective(
+def _make_loss(
     settings: Settings, classes: int, multi_label: bool
 ) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None]:
     """The loss, and what mixes clips and targets before it."""
@@ -488,50 +495,9 @@ def _objective(
     return _loss.LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss(), None
 
 
-class _Bar:
-    """Progress in steps, on a terminal."""
-
-    def __init__(self, total: int, initial: int, show: bool) -> None:
-        from tqdm import tqdm
-
-        layout = "{desc}{percentage:3.0f} % |{bar}| {n_fmt} of {total_fmt} steps, {remaining} left{postfix}"
-        settings = {"bar_format": layout, "leave": False, "dynamic_ncols": True}
-        self._bar = tqdm(total=total, initial=initial, disable=None if show else True, **settings)
-        self._show = show
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def advance(self, epoch: int, loss: float) -> None:
-        """One more step is done."""
-        self._bar.set_description_str(f"epoch {epoch + 1}, ", refresh=False)
-        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-        self._bar.update()
-
-    def say(self, text: str) -> None:
-        """What is being done."""
-        self._bar.set_postfix_str(text)
-
-    def tell(self, row: Mapping[str, float]) -> None:
-        """An epoch's numbers, a line that stays."""
-        if self._show:
-            self._bar.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()), file=sys.stderr)
-
-    def warn(self, text: str) -> None:
-        """A warning beside the bar."""
-        with self._bar.external_write_mode():
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-
-
-_SMALLER = "take a smaller crop or network"
-
-
 @contextmanager
-def told_of_memory(
-    settings: Settings, network: VideoNetwork[Any], device: torch.device, *, validating: bool = False
+def explain_memory_errors(
+    settings: Settings, network: VideoNetwork[Any], *, validating: bool = False
 ) -> Iterator[None]:
     """Out of memory says what to lower.
 
@@ -547,26 +513,17 @@ def told_of_memory(
             ) from error
         if not is_out_of_memory(error):
             raise
-        config = network.config
-        # In validation the classifier has tried fewer clips by itself, down to one.
-        clips = "a single clip of validation" if validating else f"a batch of {settings.batch_size} clips"
-        remedies = _of_validation(settings) if validating else _of_training(settings, network)
+        if validating:  # the classifier has tried fewer clips by itself, down to one
+            clips, remedies = "a single clip of validation", ["set crops to 1"] * (settings.crops == "full")
+        else:
+            clips = f"a batch of {settings.batch_size} clips"
+            has_checkpoints = any(getattr(module, "grad_checkpointing", False) for module in network.modules())
+            remedies = [
+                *["lower batch_size and raise accumulate as much"] * (settings.batch_size > settings.least_batch),
+                *["set grad_checkpointing"] * (not has_checkpoints),
+                *['set amp to "bfloat16"'] * (settings.amp is None),
+            ]
         raise MemoryError(
-            f"{clips} ({config.clip_frames} frames, crop {config.crop}) does not fit in the memory of {device}: "
-            f"{', or '.join(remedies)}"
+            f"{clips} ({network.config.clip_frames} frames, crop {network.config.crop}) does not fit in the memory of "
+            f"{next(network.parameters()).device}: {', or '.join(remedies) or 'take a smaller crop or network'}"
         ) from error
-
-
-def _of_validation(settings: Settings) -> list[str]:
-    return ["set crops to 1"] if settings.crops == "full" else [_SMALLER]
-
-
-def _of_training(settings: Settings, network: VideoNetwork[Any]) -> list[str]:
-    remedies = []
-    if settings.batch_size > settings.least_batch:
-        remedies.append("lower batch_size and raise accumulate as much")
-    if not any(getattr(module, "grad_checkpointing", False) for module in network.modules()):
-        remedies.append("set grad_checkpointing")
-    if settings.amp is None:
-        remedies.append('set amp to "bfloat16"')
-    return remedies or [_SMALLER]

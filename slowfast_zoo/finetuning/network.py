@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from slowfast_zoo.factory import create_model, create_transform
-from slowfast_zoo.inference.prepare import labels_of, model_name
+from slowfast_zoo.inference.prepare import labels_of, load_network, model_name
 from slowfast_zoo.layers.split_norm import SplitBatchNorm3d
-from slowfast_zoo.models import VideoNetwork, unwrapped
+from slowfast_zoo.models import VideoNetwork
 from slowfast_zoo.models.freezing import freeze
 from slowfast_zoo.models.network import MIN_SIDE
 from slowfast_zoo.models.saved import check_savable
@@ -22,39 +22,35 @@ from .data import Data
 from .settings import SPLIT_CLIPS, Settings
 
 
-def fitting_network(
-    model: str | VideoNetwork[Any], data: Data, *, pretrained: bool, crop: int | None
-) -> tuple[VideoNetwork[Any], Data]:
+def resolve_network(settings: Settings, data: Data) -> tuple[VideoNetwork[Any], Data]:
     """A network with an output for each class, and the data in the order of its outputs.
 
-    Args:
-        model: a name, whose classifier is replaced unless it has these very classes, or a network that has to fit.
-        data: what it is to be trained on.
-        pretrained: load a name's weights.
-        crop: another crop than a name's own.
+    The classifier of a named model is replaced unless it has these very classes; a network that was given has to fit.
 
     Raises:
         ValueError: an unknown name, a network that does not classify clips or has other classes, or ``crop`` for one.
         TypeError: not a network from ``create_model``.
         WeightsError: the weights cannot be found or loaded.
     """
-    count = len(data.labels)
+    model, count = settings.model, len(data.labels)
+    is_named = isinstance(model, str)
     if isinstance(model, str):
-        overrides: dict[str, Any] = {} if crop is None else {"crop": crop}
-        network: Any = create_model(model, pretrained, **overrides)
-        _check_kind(network)
-        own = labels_of(network)
-        if data.named and own is not None and set(own) == set(data.labels):
-            return network, data.with_labels(own)
-        network.reset_classifier(count)
-        return network, data
-    network = unwrapped(model, said="expected a model name or a network from create_model, got")
-    _check_kind(network)
-    if crop is not None:
+        overrides: dict[str, Any] = {} if settings.crop is None else {"crop": settings.crop}
+        network: Any = create_model(model, settings.pretrained, **overrides)
+    else:
+        network = load_network(model, pretrained=False)
+    if network.optimized:
+        raise ValueError("an optimised network does not train: use the network that it was made from")
+    if network.config.roi:
+        raise ValueError("the network detects actions in boxes; fine-tuning is for networks that classify clips")
+    if settings.crop is not None and not is_named:
         raise ValueError("crop goes with the name of a model; a network has its own: create_model(..., crop=...)")
     own = labels_of(network)
-    others = data.named and own is not None and set(own) != set(data.labels)
-    if network.num_classes != count or others:
+    has_others = data.named and own is not None and set(own) != set(data.labels)
+    if is_named and (has_others or own is None or not data.named):
+        network.reset_classifier(count)
+        return network, data
+    if network.num_classes != count or has_others:
         what = f"{network.num_classes} outputs" if network.num_classes != count else "outputs for other classes"
         raise ValueError(
             f"the network has {what}, and the data have {count} classes ({', '.join(data.labels[:3])}, ...): call "
@@ -63,19 +59,8 @@ def fitting_network(
     return network, data if own is None else data.with_labels(own)
 
 
-def _check_kind(model: Any) -> None:
-    if not isinstance(model, VideoNetwork):
-        raise TypeError(f"expected a model name or a network from create_model, got {type(model).__name__}")
-    if model.optimized:
-        raise ValueError("an optimised network does not train: use the network that it was made from")
-    if model.config.roi:
-        raise ValueError("the network detects actions in boxes; fine-tuning is for networks that classify clips")
-
-
-def prepare(
-    network: VideoNetwork[Any], data: Data, settings: Settings, device: torch.device, *, grad_checkpointing: bool
-) -> ClipTransform:
-    """Let a network be what is going to be trained and saved; gives the transform for training.
+def prepare(network: VideoNetwork[Any], data: Data, settings: Settings, device: torch.device) -> ClipTransform:
+    """Turn a network into what is going to be trained and saved; gives the transform for training.
 
     Raises:
         ValueError: a kind of batch norm that the device does not have, a network that could not be saved, in a type
@@ -111,7 +96,7 @@ def prepare(
         network.pretrained_cfg["view_average"] = "scores"
     network.remember_classifier()
     network.to(device)
-    if grad_checkpointing:
+    if settings.grad_checkpointing:
         network.set_grad_checkpointing()
     freeze(network, settings.freeze, batch_norm=settings.batch_norm == "frozen")
     if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -125,7 +110,7 @@ def prepare(
     return create_transform(network, training=True, crop=crop)
 
 
-def described(network: VideoNetwork[Any]) -> str:
+def describe(network: VideoNetwork[Any]) -> str:
     """A network's architecture, the weights that it began with, and a digest of all else but its weights now."""
     dtype = next(network.parameters()).dtype
     content = json.dumps([network.config.to_dict(), network.frozen_stages, network.frozen_norms], sort_keys=True)

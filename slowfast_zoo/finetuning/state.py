@@ -19,7 +19,7 @@ import torch
 
 from slowfast_zoo.models import VideoNetwork
 from slowfast_zoo.models.saved import CONFIG_FILE, WEIGHTS_FILE, save_pretrained
-from slowfast_zoo.utils.files import whole_file
+from slowfast_zoo.utils.files import write_whole
 from slowfast_zoo.utils.signals import unwound_when_ended
 from slowfast_zoo.video.dataset import LabelledVideo
 
@@ -27,16 +27,15 @@ STATE_FILE, METRICS_FILE, CURVES_FILE = "state.pt", "metrics.csv", "curves.png"
 BEST, LAST, BOARD = "best", "last", "tensorboard"
 _FORMAT = "slowfast-zoo finetune, version 1"
 
-# Names of what a killed process had not finished: those that ``tempfile`` and ``secrets`` made for our files.
+# Names of what a killed process had not finished: those that ``tempfile`` made for our files and folders.
 _HALF_STATE = re.compile(r"\.state\.[a-z0-9_]{8}\.pt")  # the first file of all
 _HALF = re.compile(
-    rf"{_HALF_STATE.pattern}|\.({BEST}|{LAST})\.[a-z0-9_]{{8}}|\.curves\.[a-z0-9_]{{8}}\.png"
-    r"|\.(metrics\.csv|model\.safetensors|config\.json|README\.md)\.[0-9a-f]{8}"
+    rf"\.({BEST}|{LAST})\.[a-z0-9_]{{8}}"
+    r"|\.(state|metrics|curves|model|config|README)\.[a-z0-9_]{8}\.(pt|csv|png|safetensors|json|md)"
 )
 # What a state ends with, behind torch's archive: a checksum of it, since torch reads archives with flipped bits.
 _SEAL = b"slowfast-zoo sha256 "
 _SEAL_SIZE = len(_SEAL) + hashlib.sha256().digest_size
-_CHUNK = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -69,7 +68,7 @@ class OutputFolder:
         """
         if os.path.lexists(self.path) and not self.path.is_dir():
             raise ValueError(f"{self.path} is no folder: name another one for what is written")
-        with self.told_of_space():
+        with self.explain_write_errors():
             self.path.mkdir(parents=True, exist_ok=True)
         state_file = self.path / STATE_FILE
         if not state_file.is_file():
@@ -82,11 +81,13 @@ class OutputFolder:
             _remove_halves(self.path)
             return None
         state = _read_state(state_file)
-        before: dict[str, Any] = dict(state["run"])
-        now = self._run
-        if isinstance(before.get("epochs"), int) and before["epochs"] < now.get("epochs", 0):
-            before["epochs"] = now["epochs"]  # it goes on for longer
-        wrong = [f"{k} {before.get(k)!r} there, {value!r} here" for k, value in now.items() if before.get(k) != value]
+        before: dict[str, Any] = state["run"]
+        wrong = [
+            f"{name} {before.get(name)!r} there, {value!r} here"
+            for name, value in self._run.items()
+            if before.get(name) != value
+            and not (name == "epochs" and before.get(name, value) < value)  # goes on longer
+        ]
         if resume and wrong:
             raise ValueError(
                 f"{self.path} holds another fine-tuning ({'; '.join(wrong)}): name another folder, or begin again with "
@@ -98,37 +99,34 @@ class OutputFolder:
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """From now on, runs go on from here."""
-        with self.told_of_space(), whole_file(self.path / STATE_FILE) as temporary, open(temporary, "w+b") as file:
-            torch.save({**state, "run": self._run}, file)
-            file.seek(0)
-            seal = hashlib.sha256()
-            while part := file.read(_CHUNK):
-                seal.update(part)
-            file.write(_SEAL + seal.digest())
+        content = io.BytesIO()
+        torch.save({**state, "run": self._run}, content)
+        payload = content.getbuffer()
+        with self.explain_write_errors():
+            write_whole(self.path / STATE_FILE, payload, _SEAL + hashlib.sha256(payload).digest())
 
     @contextlib.contextmanager
-    def told_of_space(self) -> Iterator[None]:
+    def explain_write_errors(self) -> Iterator[None]:
         """One error for what cannot be written, as on a full disk."""
         try:
             yield
-        except (OSError, RuntimeError) as error:
-            cause = error if isinstance(error, OSError) else error.__context__  # torch's, where it cannot write
-            if not isinstance(cause, OSError):
-                raise
-            reason, remedy = str(cause.strerror or cause), "make room"
-            if cause.errno not in _FULL:
-                reason += f" ({os.fsdecode(cause.filename)})" if cause.filename else ""
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            if error.errno in _FULL:
+                remedy = "make room"
+            else:
                 remedy = "mend that"
+                reason += f" ({os.fsdecode(error.filename)})" if error.filename else ""
             if os.path.isfile(self.path / STATE_FILE):
                 advice = f"The state of before is whole: {remedy}, and the same call goes on from it"
             else:
                 advice = f"Nothing was saved before: {remedy}, and begin again with the same call"
             message = f"cannot write into {self.path}: {reason}. {advice}"
-            raise (OSError(message) if cause.errno is None else OSError(cause.errno, message)) from error
+            raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
 
     def clear(self) -> None:
         """Remove what earlier runs made of epochs that the state does not tell of."""
-        with self.told_of_space():
+        with self.explain_write_errors():
             for name in (BEST, LAST, BOARD):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             for name in (METRICS_FILE, CURVES_FILE):
@@ -137,23 +135,19 @@ class OutputFolder:
     def write_network(self, network: VideoNetwork[Any], name: str, labels: Sequence[str]) -> Path:
         """Write a network as a folder; a network of the same configuration that is there is replaced."""
         folder = self.path / name
-        if folder.is_dir():  # only the weights differ, and files are replaced whole
-            return save_pretrained(network, folder, labels, name=f"local-dir:{folder}")
-        with unwound_when_ended(), tempfile.TemporaryDirectory(prefix=f".{name}.", dir=self.path) as temporary:
-            whole = save_pretrained(network, Path(temporary) / name, labels, name=f"local-dir:{folder}")
-            return whole.rename(folder)
+        with self.explain_write_errors():
+            if folder.is_dir():  # only the weights differ, and files are replaced whole
+                return save_pretrained(network, folder, labels, name=f"local-dir:{folder}")
+            with unwound_when_ended(), tempfile.TemporaryDirectory(prefix=f".{name}.", dir=self.path) as temporary:
+                whole = save_pretrained(network, Path(temporary) / name, labels, name=f"local-dir:{folder}")
+                return whole.rename(folder)
 
     def digest_of_network(self, name: str) -> str:
         """Of the files that make the network in a folder; empty where one of them is not there."""
         files = [self.path / name / file for file in (CONFIG_FILE, WEIGHTS_FILE)]
         if not all(path.is_file() for path in files):
             return ""
-        digest = hashlib.sha256()
-        for path in files:
-            with path.open("rb") as file:
-                while part := file.read(_CHUNK):
-                    digest.update(part)
-        return digest.hexdigest()
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def digest_of(entries: Sequence[LabelledVideo]) -> str:

@@ -14,23 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trainings import network, write_two_classes
+from trainings import network
 
 import slowfast_zoo as sfz
 from slowfast_zoo.finetuning import finetune, loop
 from slowfast_zoo.finetuning.state import OutputFolder
 
 SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 0.02, "workers": 0}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_two_classes(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "draw_curves", lambda *args: None)
 
 
 def test_tensorboard_shows_the_numbers(data: Path, tmp_path: Path) -> None:

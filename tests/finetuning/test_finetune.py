@@ -56,12 +56,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pictures."""
-    monkeypatch.setattr(loop, "draw_curves", lambda *args: None)
-
-
 def network(seed: int = 0, **overrides: Any) -> Any:
     torch.manual_seed(seed)
     return sfz.create_model("slowfast_tiny_4x8", width=8, num_classes=3, crop=32, **overrides)
@@ -253,7 +247,7 @@ def test_a_folder_of_somebody_elses_keeps_everything(tmp_path: Path) -> None:
             state.OutputFolder(tmp_path, {}).open(resume)
         assert sorted(tmp_path.rglob("*")) == before and "\x1b" not in str(raised.value)
 
-    half = ".config.json.0123abcd"
+    half = ".config.0123abcd.json"
     touch(tmp_path, ".state.abcd_123.pt")
     assert state.OutputFolder(tmp_path, {}).open(True) is None and not list(tmp_path.iterdir()), "halves only"
     touch(tmp_path, "notes.txt", ".config.json.bak", ".state.db", ".best.friends/a", ".last.response/a", "best/b", half)
@@ -634,18 +628,18 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_classes_that_know_left_from_right(data: Path, tmp_path: Path) -> None:
-    from slowfast_zoo.finetuning.data import Data, warn_of
+    from slowfast_zoo.finetuning.data import Data, warn_about
 
     for label in (
         "pan_left", "Turn RIGHT", "leftwards", "roll_counterclockwise", "right-handed", "turnLeft", "TurnRight",
         "swipeleft", "spin ccw", "rotateCCW", "CWTurn",
     ):  # fmt: skip
         with pytest.warns(UserWarning, match=f"the class '{label}' knows its left from its right"):
-            warn_of(Data([], [], ("bright", label), True, False), flip=True)
-    warn_of(Data([], [], ("pan_left", "turnRight"), True, False), flip=False)
+            warn_about(Data([], [], ("bright", label), True, False), flip=True)
+    warn_about(Data([], [], ("pan_left", "turnRight"), True, False), flip=False)
     video = LabelledVideo("a.mp4", "a.mp4", (0,))
     with pytest.warns(UserWarning, match=r"1 videos are trained on and validated on, such as a\.mp4"):
-        warn_of(
+        warn_about(
             Data(
                 [video],
                 [video],
@@ -800,12 +794,12 @@ def test_sets_of_labels(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"drop_rate": 1.0}, "drop_rate must be a number at least 0 and below 1"),
         ({"warmup_epochs": 20}, "warmup_epochs must be a number from 0 to below 20 epochs"),
         ({"batch_norm": "group"}, "batch_norm must be one of 'batch', 'sync', 'split', 'frozen', not 'group'"),
-        ({"amp": "int8"}, "amp must be one of None, 'bfloat16', 'float16'"),
-        ({"freeze": "head"}, "freeze must be one of stem, res2, res3, res4, res5, or None"),
+        ({"amp": "int8"}, "amp must be one of 'bfloat16', 'float16', or None"),
+        ({"freeze": "head"}, "freeze must be one of 'stem', 'res2', 'res3', 'res4', 'res5', or None"),
         ({"mixup": 0.2, "batch_size": 3}, "an even batch_size, not 3"),
         ({"batch_norm": "split", "batch_size": 12}, "a multiple of 8, not 12"),
         ({"seed": -1}, "seed must be a whole number from 0"),
-        ({"max_bad": 2}, "max_bad is a share from 0 to 1"),
+        ({"max_bad": 2}, "max_bad must be a number from 0 to 1, not 2"),
         ({"workers": -1}, "workers must be a whole number from 0"),
         ({"optimizer": "sgdd"}, "sgdd"),
         ({"optimizer": "adahessian"}, "optimizer 'adahessian' needs second derivatives"),

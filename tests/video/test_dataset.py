@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slowfast_zoo.cli.videos import find_videos
-from slowfast_zoo.finetuning.data import read_data, warn_of
+from slowfast_zoo.finetuning.data import read_data, warn_about
 from slowfast_zoo.video.dataset import labels_in_list, read_class_folders, read_dataset, read_videos
 
 CLASSES = ("run", "swim", "walk")
@@ -195,7 +195,7 @@ def test_a_class_that_validation_never_sees_is_mentioned() -> None:
     train = [(f"{i}.mp4", label) for i, label in enumerate(("run", "walk", "run", "walk"))]
     data = read_data(train, [("9.mp4", "run")], labels=["run", "walk"])
     with pytest.warns(UserWarning, match="1 of the 2 classes have no video to validate on: walk"):
-        warn_of(data, flip=False)
+        warn_about(data, flip=False)
 
 
 def test_links_to_folders_are_followed_and_loops_visited_once(tmp_path: Path) -> None:
