@@ -260,4 +260,4 @@ def pretrained_cfg(
     }
 
 
-VideoNetwork.create = staticmethod(create_model)
+VideoNetwork._create_model = staticmethod(create_model)

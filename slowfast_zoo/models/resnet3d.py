@@ -50,7 +50,7 @@ class ResNet3D(VideoNetwork[ResNet3DConfig]):
         )
         init_weights(self)
 
-    def plain(self, config: ResNet3DConfig) -> ResNet3D:
+    def _plain(self, config: ResNet3DConfig) -> ResNet3D:
         return ResNet3D(config)
 
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:

@@ -90,11 +90,11 @@ class SavableNetwork(Network):
     """What networks have for being saved and read back."""
 
     # create_model, which stands on a floor above: the factory puts it here.
-    create: ClassVar[Callable[..., Any]]
+    _create_model: ClassVar[Callable[..., Any]]
     config: Any
     pretrained_cfg: dict[str, Any]
 
-    def plain(self, config: Any) -> nn.Module:
+    def _plain(self, config: Any) -> nn.Module:
         """A new network of the class that the configuration is for, made of its own layers alone."""
         raise NotImplementedError  # the networks have it
 
@@ -157,7 +157,7 @@ class SavableNetwork(Network):
         """
         given = os.fspath(name)
         scheme = "local-dir:" if os.path.isdir(given) else "hf-hub:" if "/" in given and ":" not in given else ""
-        model = cls.create(scheme + given, **{"pretrained": True, **kwargs})
+        model = cls._create_model(scheme + given, **{"pretrained": True, **kwargs})
         if not isinstance(getattr(model, "network", model), cls):  # features_only wraps it
             raise TypeError(f"{given!r} is a {type(model).__name__}, not a {cls.__name__}")
         return model

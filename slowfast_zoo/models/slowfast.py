@@ -88,7 +88,7 @@ class SlowFast(VideoNetwork[SlowFastConfig]):
         )
         init_weights(self)
 
-    def plain(self, config: SlowFastConfig) -> SlowFast:
+    def _plain(self, config: SlowFastConfig) -> SlowFast:
         return SlowFast(config)
 
     def forward_stages(self, clip: Clip, out_indices: Sequence[int]) -> list[Maps]:

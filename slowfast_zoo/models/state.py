@@ -37,7 +37,7 @@ def state_to_save(model: Any, config: Mapping[str, Any]) -> dict[str, Tensor]:
         ValueError: the network has other tensors or other layers, so that the folder would give another network.
     """
     with torch.device("meta"):
-        plain = model.plain(config_from_dict(config))
+        plain = model._plain(config_from_dict(config))
     wanted = plain.state_dict()
     # Names go through wrappers of single stages; the counters that thop leaves in the layers belong to no network.
     state = {
