@@ -217,7 +217,7 @@ class Pickles:
                     raise RefusedError(f"has an instruction in its pickle that data does not need ({name})")
         raise AssertionError("the instructions end with STOP or an exception")
 
-    def _plain(self, value: Any, depth: int = 0) -> Any:
+    def plain(self, value: Any, depth: int = 0) -> Any:
         """A loaded value, made anew with its tensors in it.
 
         Raises:

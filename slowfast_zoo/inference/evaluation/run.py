@@ -62,7 +62,7 @@ class Evaluation(Metrics):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; classes that were mistaken for others have these under ``taken_for``."""
 
-        def _plain(number: Measure | None) -> dict[str, float] | None:
+        def plain(number: Measure | None) -> dict[str, float] | None:
             return number._asdict() if number else None
 
         value = "average_precision" if self.multi_label else "accuracy"
