@@ -173,7 +173,8 @@ def _find_parts(folder: Path) -> tuple[Path, Path | None] | None:
             raise ValueError(f"{folder} has {' and '.join(several)}: name the one that is meant, as train or as val")
     if others:
         warnings.warn(
-            f"{folder} has the parts {', '.join((*train, *val, *test))}; what is in {_first_five(others)} is left out",
+            f"{folder} has the parts {', '.join((*train, *val, *test))}; what is in {_first_five(others)} "
+            "is left aside",
             stacklevel=5,
         )
     return folder / train[0], folder / val[0] if val else None
