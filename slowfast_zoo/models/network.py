@@ -325,11 +325,13 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
 
     def _maps_for_head(self, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         maps = features if isinstance(features, (tuple, list)) else (features,)
-        dtype = getattr(self.head, "input_dtype", None)  # of one that is in another type than the layers before it
-        return maps if dtype is None else [x.to(dtype) for x in maps]
+        # One that is in another type than the layers before it, as in an optimised network.
+        converts = getattr(self.head, "converts_input", False)
+        return [x.to(self._head_dtype()) for x in maps] if converts else maps
 
     def _head_dtype(self) -> torch.dtype:
-        default = getattr(self.head, "input_dtype", None) or next(self.parameters()).dtype
+        converts = getattr(self.head, "converts_input", False)
+        default = torch.float32 if converts else next(self.parameters()).dtype
         return next((parameter.dtype for parameter in self.head.parameters()), default)
 
     def get_classifier(self) -> nn.Module:

@@ -130,7 +130,7 @@ def optimize_for_inference(model: Network, dtype: torch.dtype | None = None, *, 
     network.optimized = True
     # The head is a small part of the work, and its sums are what a low precision would harm.
     network.head = copy.deepcopy(network.head).float()
-    network.head.input_dtype = torch.float32
+    network.head.converts_input = True
     network.head.dropout = nn.Identity()
     return copied.eval().requires_grad_(False)
 
