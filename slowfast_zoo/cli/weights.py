@@ -104,6 +104,7 @@ def run_convert(args: argparse.Namespace) -> int:
 def run_publish(args: argparse.Namespace) -> int:
     """Convert, tell what the repository holds, upload if asked, and print what the manifest then says."""
     from slowfast_zoo.models.saved import WEIGHTS_FILE, upload
+    from slowfast_zoo.weights.manifest import read_manifest
 
     if not args.namespace or "/" in args.namespace:
         raise ValueError(
@@ -121,9 +122,10 @@ def run_publish(args: argparse.Namespace) -> int:
         else:
             revision = upload(repo, folder, private=args.private or None, commit_message=f"Add {args.name}")
             print(f"uploaded to {repo}", file=sys.stderr)
-    entry = {"hub": {"repo": repo, "file": WEIGHTS_FILE, "revision": revision}, "sha256": sha256, "bytes": size}
-    print(f"what changes in weights_manifest.json, under {args.name}:")
-    print(json.dumps(entry, indent=2))
+    hub = {"repo": repo, "file": WEIGHTS_FILE, "revision": revision}
+    entry = {**read_manifest()["weights"][args.name], "hub": hub, "sha256": sha256, "bytes": size}
+    print("its entry in weights_manifest.json, then:")
+    print(json.dumps({args.name: entry}, indent=2, ensure_ascii=False))
     return 0
 
 

@@ -17,8 +17,14 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 @cache
 def records() -> Mapping[str, WeightsRecord]:
     """All records by name, in the manifest's order."""
-    entries = expand(json.loads(_manifest_path().read_text(encoding="utf-8")))
+    entries = expand(read_manifest())
     return MappingProxyType({name: record_from_dict(name, entry) for name, entry in entries.items()})
+
+
+@cache
+def read_manifest() -> Mapping[str, Any]:
+    """The manifest as it is written; its entries under ``weights``."""
+    return MappingProxyType(json.loads(_manifest_path().read_text(encoding="utf-8")))
 
 
 def expand(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

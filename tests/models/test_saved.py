@@ -233,6 +233,15 @@ def test_publish(tmp_path: Path) -> None:
         assert found[1]
 
 
+def test_publish_shows_the_entry_of_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["publish", BUNDLED, "--namespace", "zoo"]) == 0
+    printed = capsys.readouterr().out.partition("weights_manifest.json, then:\n")[2]
+    entry = json.loads(printed)[BUNDLED]
+    assert entry.pop("hub") == {"repo": f"zoo/{BUNDLED}", "file": "model.safetensors", "revision": "<the commit>"}
+    written = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))["weights"][BUNDLED]
+    assert entry == written
+
+
 # -- the command line ------------------------------------------------------------------------------------------------
 
 
