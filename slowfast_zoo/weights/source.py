@@ -164,7 +164,7 @@ def check_source(record: WeightsRecord, path: Path) -> None:
     """
     checksum = _published_hash(record)
     if checksum and (problem := checksum.mismatch(path)):
-        raise ContentError(f"{str(path)!r} is not the publisher's file of {record.name!r}: {problem}")
+        raise ContentError(f"{str(path)!r} is not the file of {record.name!r}: {problem}")
 
 
 def _published_hash(record: WeightsRecord) -> Checksum | None:
