@@ -232,7 +232,7 @@ def test_bad_arguments_are_refused() -> None:
 
 
 def test_label_file_names_the_classes_in_order() -> None:
-    text = resources.files("slowfast_zoo.video").joinpath("labels/motion.txt").read_text(encoding="utf-8")
+    text = resources.files("slowfast_zoo").joinpath("labels/motion.txt").read_text(encoding="utf-8")
     assert tuple(text.split()) == MOTION_CLASSES
 
 
