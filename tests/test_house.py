@@ -118,3 +118,9 @@ def test_a_fault_would_be_seen(tmp_path: Path, statement: str, where: str) -> No
     assert told.startswith("slowfast_zoo.lower.b imports")
     assert "slowfast_zoo.upper.a" in told
     assert len(circle(imports)) == 2
+
+
+def test_make_runs_every_folder_of_tests() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
+    assert folders == set(re.findall(r"tests/(\w+)(?=[ '])", text)) - {"test_"}
