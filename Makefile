@@ -20,7 +20,7 @@ export ORT_DISABLE_TELEMETRY := 1
 demo: $(VENV)/.installed-all
 	$(BIN)/slowfast-zoo predict slowfast_zoo/video/samples/camera_moves.mp4 --plot camera_moves.png
 
-# The tests run in parts, with new processes for each. In one of three whole runs in one group a process that had run
+# The tests run in parts, with new processes for each. In one of four whole runs in one group a process that had run
 # thousands of tests met a general protection fault (SIGSEGV, from the kernel, in native code); which library's is not known.
 PARTS := 'tests/test_*.py tests/benchmarks tests/cli' 'tests/finetuning tests/inference' \
 	'tests/kernels tests/layers tests/models tests/storage tests/utils' 'tests/video tests/weights'
