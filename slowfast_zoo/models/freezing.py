@@ -20,7 +20,7 @@ def freeze(
     batch_norm: bool = False,
     affine: bool = False,
 ) -> None:
-    """Exclude parts of a network from training, beside those that are excluded already.
+    """Exclude parts of a network from training, besides those that are excluded already.
 
     Frozen parameters require no gradient. Frozen batch norms normalise by their running statistics, and leave them
     alone; they do so after ``model.train()`` too. ``reset_running_stats`` leaves them alone as well, so that

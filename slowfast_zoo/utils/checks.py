@@ -74,7 +74,7 @@ def one_of(value: Any, allowed: Sequence[Any], name: str) -> None:
 
 
 def int_tuple(value: Any, length: int, name: str, at_least: int) -> tuple[int, ...]:
-    """So many integers, as a tuple."""
+    """A sequence of integers of this length, as a tuple."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
         raise ValueError(f"{name} holds {length} integers, not {value!r}")
     for item in value:

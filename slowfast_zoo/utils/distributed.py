@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Team:
-    """What processes tell each other beside gradients; a single one unless torch.distributed has been initialised.
+    """What processes tell each other besides gradients; a single one unless torch.distributed has been initialised.
 
     They have a group of their own. It is closed when one leaves early, so that the others, who would wait for it, fail.
 

@@ -60,7 +60,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         raise _unwritable(target, error) from error
     if not stat.S_ISREG(mode):
         raise ValueError(f"cannot write {target}: it is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
-    _temporary_beside(target).unlink()
+    _make_temporary(target).unlink()
     return target
 
 
@@ -98,7 +98,7 @@ def _identity(file: Any) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A temporary file beside another, of the same suffix, whose place it takes unless an exception is raised.
+    """A temporary file in the folder of another, of the same suffix, whose place it takes unless an exception is raised.
 
     It is removed, too, when the process is told to end.
 
@@ -106,7 +106,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         OSError: it cannot be written; the error names ``target``.
     """
     with unwound_when_ended():
-        temporary = _temporary_beside(target)
+        temporary = _make_temporary(target)
         try:
             yield temporary
             temporary.chmod(0o644)
@@ -119,7 +119,7 @@ def whole_file(target: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _temporary_beside(target: Path) -> Path:
+def _make_temporary(target: Path) -> Path:
     """A new, empty file."""
     try:
         # Of a long name only a part, so that the longest that a file system takes can be written.

@@ -50,7 +50,7 @@ def interleaved(
     Args:
         calls: what to call.
         rounds: how often, after ``warm_up`` calls of each that do not count.
-        warm_up: those.
+        warm_up: calls of each before the timed ones.
         device: where they compute; on CUDA the card's own clock is read.
 
     Returns:
@@ -97,7 +97,7 @@ def summary(seconds: Sequence[float]) -> dict[str, Any]:
 
 @contextmanager
 def threads_set(threads: int | None) -> Iterator[None]:
-    """So many threads for torch on the CPU, and as many as before afterwards. None changes nothing."""
+    """This number of threads for torch on the CPU, and the former number afterwards. None changes nothing."""
     if threads is None:  # to set what is there already would change how much memory the backends take
         yield
         return

@@ -53,7 +53,7 @@ class FoldedStem(nn.Module):
         self.in_3d = (conv.stride, conv.padding), (pool.kernel_size, pool.stride, pool.padding)
         self.stride, self.padding = conv.stride[1:], conv.padding[1:]
         self.frame_padding = conv.padding[0]
-        self.frame_stride = conv.stride[0] * pool.stride[0]  # pool1 takes every so manieth frame of conv1
+        self.frame_stride = conv.stride[0] * pool.stride[0]  # pool1 takes every n-th frame of conv1
         self.pool = (pool.kernel_size[1:], pool.stride[1:], pool.padding[1:])
         out, _, kt = weight.shape[:3]
         self.together = 1 if kt == 1 else max(1, min(_LANES[dtype] // out, _MOST_FRAMES_TOGETHER))

@@ -210,12 +210,12 @@ class WinogradConv(PackedConv):
 
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(x.to(self.bias.dtype))  # which autocast may have changed
-        serves = x.dtype == torch.float32 and uses_onednn(x) and not torch.is_autocast_enabled("cpu")
+        is_fast = x.dtype == torch.float32 and uses_onednn(x) and not torch.is_autocast_enabled("cpu")
         if self.temporal:
             planes = as_planes(x)
-            return from_planes(self._in_time(planes) if serves else self._plainly(planes), x.shape[4])
+            return from_planes(self._in_time(planes) if is_fast else self._plainly(planes), x.shape[4])
         images = as_images(x)
-        return from_images(self._in_width(images) if serves else self._plainly(images), x.shape[2])
+        return from_images(self._in_width(images) if is_fast else self._plainly(images), x.shape[2])
 
     def _in_time(self, x: Tensor) -> Tensor:
         """(B, C, T, N) -> (B, C', T, N), channels last."""
