@@ -420,8 +420,8 @@ class VideoNetwork(SavableNetwork, Generic[Config]):
         return {"stem": rf"{STAGE_PREFIX}stem\.", "stages": rf"{STAGE_PREFIX}res(\d)\."}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that timm's optimisers are to exclude from weight decay besides those of one dimension
-        (batch norms and biases), which they exclude by themselves: none."""
+        """Names of the parameters that timm's optimisers are to exclude from weight decay besides those of one
+        dimension (batch norms and biases), which they exclude by themselves: none."""
         return set()
 
     # -- input -------------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def _identity(file: Any) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A temporary file in the folder of another, of the same suffix, whose place it takes unless an exception is raised.
+    """A temporary file next to another, of the same suffix, whose place it takes unless an exception is raised.
 
     It is removed, too, when the process is told to end.
 
